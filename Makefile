@@ -57,8 +57,9 @@ $(LINT):
 
 bench: ## runs the benchmarks, those of other libraries beside them, last the whole program beside the fewest steps that do its work
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v testenv/bench)
-	cd testenv/peers && go test -run '^$$' -bench .
+	cd testenv/peers && go test -run '^$$' -bench Breaker .
 	@mkdir -p bin
+	cd testenv/peers && go test -run '^$$' -bench Asynq -benchtime 20000x .
 	BENCH_CPU_PROFILE=$(CURDIR)/bin/gofer.prof go test -run '^$$' -bench Throughput -benchtime 20000x ./testenv/bench
 	@echo "where gofer's time goes:" && go tool pprof -top -cum -nodecount 40 bin/gofer.prof
 

@@ -63,7 +63,7 @@ func (b *Ban) field(name string) any {
 	return nil
 }
 
-// Key tells the rules of decoded jobs apart: equal ones have the same key. It is zero only without a rule.
+// Key distinguishes the rules of decoded jobs: equal ones have the same key. It is zero only without a rule.
 func (b *Ban) Key() uint64 {
 	if b == nil {
 		return 0

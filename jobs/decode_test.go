@@ -154,6 +154,29 @@ func TestBadJobsAreRefusedWithTheReason(t *testing.T) {
 	}
 }
 
+// TestReasonsHoldNoPasswords: results, logs and dead letters show them. A name may be what somebody put there by mistake.
+func TestReasonsHoldNoPasswords(t *testing.T) {
+	const secret = "s3cret"
+	for payload, want := range map[string]string{
+		`{"url":"http://a.test/","proxy":{"id":"http://user:s3cret@p.test:8080"}}`:     `proxy.id: "…@p.test:8080"`,
+		`{"url":"http://a.test/","proxy":{"tags":["http://u:s3cret@p.test:1,b"]}}`:     `proxy.tags: "…@p.test:1,b"`,
+		`{"url":"http://a.test/","headers":{"Authorization: Bearer s3cret":""}}`:       `headers: "Authorization:…" is not a header name`,
+		`{"url":"http://a.test/","http://user:s3cret@p.test":1}`:                       `"…@p.test": unknown field`,
+		`{"url":"http://a.test/","method":"GET http://user:s3cret@a.test/"}`:           `method: "GET …@a.test/"`,
+		`{"url":"http://a.test/","when_no_proxy":"http://user:s3cret@p.test:8080"}`:    `when_no_proxy: "…@p.test:8080"`,
+		`{"url":"http://a.test/","meta":{"proxy http://user:s3cret@p.test:8080":"x"}}`: `meta: key "proxy …@p.test:8080"`,
+	} {
+		_, err := decode(payload)
+		if err == nil || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", payload, err, want)
+		}
+	}
+	_, err := decode(`{"url":"http://a.test/","meta":{"a":"` + strings.Repeat("x", jobs.MaxMetaBytes+1) + `"}}`)
+	if err == nil || strings.Contains(err.Error(), "control") || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("a long value of meta: %v, want its length alone", err)
+	}
+}
+
 func TestHostsThatCannotBeLookedUpMakeAJobInvalid(t *testing.T) {
 	for host, valid := range map[string]bool{
 		strings.Repeat("a.", 124) + "test": true, strings.Repeat("a.", 124) + "test.": true, strings.Repeat("a.", 125) + "test": false,

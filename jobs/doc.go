@@ -6,6 +6,6 @@
 // exist, because the job that would ask for it is invalid.
 //
 // job.go and fields.go have the members of a job, check.go their bounds, url.go and host.go the reading of URLs as browsers
-// read them. hostclass.go tells public hosts from private, loopback and link-local ones: workers refuse to fetch the latter.
-// message.go and result.go have the headers of a result, names.go the subjects.
+// read them. hostclass.go distinguishes public hosts from private, loopback and link-local ones: workers refuse to fetch the
+// latter. message.go and result.go have the headers of a result, names.go the subjects.
 package jobs

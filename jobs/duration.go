@@ -103,8 +103,10 @@ func formatSeconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
 }
 
-// clip shortens a text for an error message; input is quoted there and must stay readable.
+// clip shortens a text for an error message; input is quoted there and must stay readable. What could be user and password is
+// left out: reasons stand in results and logs.
 func clip(long string, limit int) string {
+	long = text.HideUserInfo(long)
 	if len(long) <= limit {
 		return long
 	}

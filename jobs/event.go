@@ -36,7 +36,7 @@ type RetryEvent struct {
 	Trace Trace `json:"-"`
 }
 
-// BreakerEvent tells that a proxy's breaker changed its state: "closed", "open", "half_open".
+// BreakerEvent reports that a proxy's breaker changed its state: "closed", "open", "half_open".
 type BreakerEvent struct {
 	ProxyID      string    `json:"proxy_id"`
 	FromState    string    `json:"from_state"`
@@ -49,7 +49,7 @@ type BreakerEvent struct {
 	Worker       string     `json:"worker"`
 }
 
-// PoolEvent tells that the proxies of a worker began to fail all at once, or that one of them relayed a response again.
+// PoolEvent reports that the proxies of a worker began to fail all at once, or that one of them relayed a response again.
 type PoolEvent struct {
 	Worker    string    `json:"worker"`
 	Failing   bool      `json:"failing"`
@@ -57,7 +57,7 @@ type PoolEvent struct {
 	Reason    string    `json:"reason"`
 }
 
-// SiteEvent tells that a site began or ceased to rest, or to be tested. Its states are "new", "up", "resting", "testing".
+// SiteEvent reports that a site began or ceased to rest, or to be tested. Its states are "new", "up", "resting", "testing".
 type SiteEvent struct {
 	Site      string    `json:"site"`
 	FromState string    `json:"from_state"`
@@ -69,7 +69,7 @@ type SiteEvent struct {
 	Worker       string     `json:"worker"`
 }
 
-// DuplicateEvent tells that a job of a finished id was published again and stored nothing.
+// DuplicateEvent reports that a job of a finished id was published again and stored nothing.
 type DuplicateEvent struct {
 	JobID string `json:"job_id"`
 	Queue string `json:"queue"`
@@ -108,20 +108,22 @@ type Progress struct {
 }
 
 // Brief is the progress without what only people read. It makes a job fit that the stream refuses for its size.
-func (p Progress) Brief() Progress {
-	p.Attempts, p.Why = slices.Clone(p.Attempts), ""
-	for i := range p.Attempts {
-		p.Attempts[i].Error, p.Attempts[i].Region, p.Attempts[i].Phases = "", "", nil
+func (p *Progress) Brief() *Progress {
+	brief := *p
+	brief.Attempts, brief.Why = slices.Clone(p.Attempts), ""
+	for i := range brief.Attempts {
+		brief.Attempts[i].Error, brief.Attempts[i].Region, brief.Attempts[i].Phases = "", "", nil
 	}
-	return p
+	return &brief
 }
 
 // Encode writes the progress as a header value, with times in UTC. The value never contains the name of a header that the server
 // reads: nats-server 2.15 overlooks a header whose name, written twice in a row, stands in a value before it. A job whose
 // schedule is overlooked waits for ever.
-func (p Progress) Encode() (string, error) {
-	p.Started, p.WaitingSince, p.Reservation, p.SiteSince = p.Started.UTC(), p.WaitingSince.UTC(), p.Reservation.UTC(), p.SiteSince.UTC()
-	data, err := json.Marshal(p)
+func (p *Progress) Encode() (string, error) {
+	utc := *p
+	utc.Started, utc.WaitingSince, utc.Reservation, utc.SiteSince = p.Started.UTC(), p.WaitingSince.UTC(), p.Reservation.UTC(), p.SiteSince.UTC()
+	data, err := json.Marshal(&utc)
 	if err != nil {
 		return "", fmt.Errorf("encode progress: %w", err)
 	}
@@ -145,7 +147,7 @@ func ParseProgress(value string) (Progress, error) {
 }
 
 // firstAttempt is when the first attempt began, zero if there was none. A job that waits may have Started, and made no attempt.
-func (p Progress) firstAttempt() (began time.Time) {
+func (p *Progress) firstAttempt() (began time.Time) {
 	for _, a := range p.Attempts {
 		if a.StartedAt.IsZero() {
 			return p.Started
@@ -161,7 +163,7 @@ func (p Progress) firstAttempt() (began time.Time) {
 }
 
 // Result is what is true of a job's result at this time however the job ends.
-func (p Progress) Result(job Job, now time.Time) Result {
+func (p *Progress) Result(job *Job, now time.Time) Result {
 	r := Result{
 		Queue: job.Queue, ID: job.ID, URL: job.URL, Attempts: p.Attempts, AttemptCount: len(p.Attempts), Bytes: p.Bytes, Meta: job.Meta,
 		JobSeq: p.JobSeq, FinishedAt: now, Trace: p.Trace,

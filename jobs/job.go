@@ -128,7 +128,7 @@ func stringOrList(value json.RawMessage) (list []string, ok bool) {
 		return []string{one}, true
 	}
 	var many []*string
-	// Pointers tell null from an empty string.
+	// Pointers distinguish null from an empty string.
 	if json.Unmarshal(value, &many) != nil || slices.Contains(many, nil) {
 		return nil, false
 	}
@@ -173,6 +173,9 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 	case text[0] == '{':
 		// encoding/json would replace it silently, and another job than the publisher's would run.
 		reasons = append(reasons, job.decode(text)...)
+		if !isObject(text, reasons) {
+			job = Job{Queue: queue, ID: id} // the quick path may have read some members before it gave up
+		}
 		if hasLoneSurrogate(text) {
 			reasons = append(reasons, `the payload escapes half of a character, a \ud800 to \udfff that is not one of a pair`)
 		}

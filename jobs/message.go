@@ -202,7 +202,7 @@ func connectionOptions(fields []HeaderField) map[string]bool {
 	return options
 }
 
-// isHopByHop tells the response headers that always end at the proxy.
+// isHopByHop reports response headers that always end at the proxy.
 func isHopByHop(name string) bool {
 	return forbiddenHeader(name) && !strings.EqualFold(name, "Content-Length")
 }

@@ -243,7 +243,7 @@ func TestTheSameResultGivesTheSameMessage(t *testing.T) {
 			r := invalid()
 			return r.Facts(), nil
 		},
-		"progress": func() (any, error) { return jobs.Progress{Attempts: attempts}.Encode() },
+		"progress": func() (any, error) { return (&jobs.Progress{Attempts: attempts}).Encode() },
 		"event": func() (any, error) {
 			data, err := json.Marshal(jobs.RetryEvent{JobID: "j", At: time.Unix(1, 0)})
 			return string(data), err
@@ -348,7 +348,7 @@ func FuzzProgress(f *testing.F) {
 		if again, _ := back.Encode(); err != nil || again != value {
 			t.Errorf("%q is read back as %q, %v", value, again, err)
 		}
-		r := p.Result(jobs.Job{Queue: "q", ID: "j"}, time.Unix(1, 0))
+		r := p.Result(&jobs.Job{Queue: "q", ID: "j"}, time.Unix(1, 0))
 		r.Outcome, r.Error = jobs.Failed, jobs.ErrExpired
 		if _, _, err := r.Message(); err != nil {
 			t.Errorf("%+v has no result: %v", p, err)

@@ -106,7 +106,7 @@ func ValidSiteKey(key string) bool {
 // SiteEvent is the subject of the changes of a site.
 func (n Names) SiteEvent(site string) string { return n.prefix + ".events.site." + SiteKey(site) }
 
-// DuplicateEvent is the subject that tells that a finished id was published again.
+// DuplicateEvent is the subject of the events about a finished id that was published again.
 func (n Names) DuplicateEvent(queue, id string) string {
 	return n.prefix + ".events.duplicate." + queue + "." + id
 }

@@ -160,7 +160,7 @@ func escapedUnit(text []byte) rune {
 func isNull(value json.RawMessage) bool { return string(value) == "null" }
 
 // quoted is a name for a reason: quoted, and cut to 60 bytes.
-func quoted(name string) string { return clip(strconv.Quote(name), 60) }
+func quoted(name string) string { return clip(strconv.Quote(clip(name, 60)), 60) }
 
 // fieldReasons are the reasons of a field's decoder, each with the name of the field in front.
 func fieldReasons(name string, err error) []string {

@@ -102,14 +102,14 @@ type Result struct {
 	Fields    []HeaderField
 	Header    http.Header
 	Truncated bool // some response headers were left out
-	// HeadersOnly tells that the result was read without its payload, so that body, detail and attempts are missing.
+	// HeadersOnly means that the result was read without its payload, so that body, detail and attempts are missing.
 	HeadersOnly bool
 	// Omitted names what no message could carry and was left out: "headers", "attempts", "meta", "url", "body".
 	Omitted []string
 	// Object is "bucket/name" when the body is in the object store, ObjectDigest its SHA-256; Body is empty then.
 	Object, ObjectDigest string
 	Meta                 map[string]string
-	// JobSeq is the job's sequence in the job stream. It tells a rerun after a crash from a second job of that name.
+	// JobSeq is the job's sequence in the job stream. It distinguishes a rerun after a crash from a second job of that name.
 	JobSeq uint64
 	// Trace is that of the job's message.
 	Trace Trace

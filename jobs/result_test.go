@@ -243,7 +243,7 @@ func TestDurationRunsFromTheFirstAttempt(t *testing.T) {
 		"an attempt that is in no list":         {jobs.Progress{Started: ago(5)}, 5 * time.Second},
 		"attempts whose times were not carried": {jobs.Progress{Started: ago(5), Attempts: []jobs.Attempt{{}, {StartedAt: ago(1)}}}, 5 * time.Second},
 	} {
-		if got := test.progress.Result(jobs.Job{}, now).Duration; got != test.want {
+		if got := test.progress.Result(&jobs.Job{}, now).Duration; got != test.want {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
 		}
 	}

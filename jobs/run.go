@@ -46,7 +46,7 @@ type RunOutcome struct {
 }
 
 // Release calls Free, if it is set.
-func (o RunOutcome) Release() {
+func (o *RunOutcome) Release() {
 	if o.Free != nil {
 		o.Free()
 	}

@@ -27,7 +27,7 @@ type URL struct {
 type URLError struct {
 	// Reason is a sentence without a capital, such as "the port is not a number".
 	Reason string
-	// Malformed tells that no URL can be read at all. Otherwise there is one, but gofer requests none of its kind.
+	// Malformed means that no URL can be read at all. Otherwise there is one, but gofer requests none of its kind.
 	Malformed bool
 }
 

@@ -142,7 +142,7 @@ func TestSilentSitesThatAreGivenUpTogetherAreNoFailureOfProxies(t *testing.T) {
 
 func (b *backlog) crawl(t *testing.T) {
 	t.Helper()
-	open, failed := b.watch(b.run(20_000))
+	open, failed := b.watch(b.run(60_000)) // so many that the time until a proxy is found to be dead is less than a twentieth
 	if failed > 0 || b.refused > 0 {
 		t.Errorf("the pool was said to fail after %v, and %d picks got nothing; want neither", failed, b.refused)
 	}

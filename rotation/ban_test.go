@@ -147,3 +147,38 @@ func TestAnAnswerEndsTheCooldownOfTheFleetsList(t *testing.T) {
 		}
 	})
 }
+
+func TestAPairThatEveryJobUsesLastKeepsNobodyWaiting(t *testing.T) {
+	const mine = 7
+	for _, n := range []int{3, 60} { // with many, the pool keeps a set of the others
+		for _, rule := range []uint64{0, mine, rotation.FleetBan} {
+			synctest.Test(t, func(t *testing.T) {
+				p := pool(t, rotation.RoundRobin, n, nil)
+				need := rotation.Need{Host: host, Ban: rule}
+				fresh := need
+				fresh.NoLastResort = true
+				for _, proxy := range p.Status()[1:] {
+					ban(t, p, proxy.ID, rotation.UsedLast)
+				}
+				if got := used(t, p, need); len(got) != 1 || !got["p0"] {
+					t.Errorf("rule %d, all of %d but p0 are used last: got %v", rule, n, got)
+				}
+				ban(t, p, "p0", rotation.UsedLast)
+				if got := used(t, p, need); len(got) != n {
+					t.Errorf("rule %d, all of %d are used last: %d are used, want all", rule, n, len(got))
+				}
+				if got := used(t, p, fresh); len(got) != 0 {
+					t.Errorf("rule %d, a pick of a fresh proxy: got %v, want none", rule, got)
+				}
+				ban(t, p, "p1", mine)
+				if got := used(t, p, need); got["p1"] != (rule != mine) {
+					t.Errorf("rule %d, p1 is banned by rule %d: used is %v", rule, mine, got["p1"])
+				}
+				take(t, p, rotation.Need{ID: "p2", Host: host}).Report(rotation.Verdict{Kind: rotation.Relayed, NotBanned: true})
+				if got := used(t, p, need); len(got) != 1 || !got["p2"] {
+					t.Errorf("rule %d, a page came through p2: got %v, want p2 only", rule, got)
+				}
+			})
+		}
+	}
+}

@@ -5,13 +5,17 @@ import "time"
 // FleetBan is the key of the fleet's list of ban statuses.
 const FleetBan = ^uint64(0)
 
+// UsedLast is the key of pairs that every job uses last, whatever its rule: the site, or one of its pages, may have refused the
+// proxy with a 407.
+const UsedLast = FleetBan - 1
+
 // banFor is how long a pair cools down after a ban.
 const banFor = 5 * time.Minute
 
 // cooldownKey says for whom a proxy cools down: for the attempts at a host, of all jobs or of those that have the same rule.
 type cooldownKey struct {
 	host string
-	ban  uint64 // the rule's key; zero means all jobs
+	ban  uint64 // the rule's key, FleetBan or UsedLast; zero means that no job uses the pair
 }
 
 // hostCooldowns are the proxies that are not used for one key, each until a time.

@@ -178,7 +178,7 @@ func (d *duo) look(t *rapid.T) {
 	want, usable := make([]rotation.Status, 0, len(d.plain.list)), false
 	for _, m := range d.plain.list {
 		want = append(want, d.plain.status(m))
-		usable = usable || m.at() <= d.plain.group.Now()
+		usable = usable || m.at() <= d.plain.group.Now() || want[len(want)-1].State == breaker.Closed
 	}
 	got := d.Status()
 	for i := range min(len(got), len(want)) {

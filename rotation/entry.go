@@ -22,12 +22,12 @@ type entry struct {
 	// It is an index into Pool.entries, so that the judge needs no pointers.
 	index       outlier.Proxy // of the evidence about the proxy
 	inflight    uint16        // attempts in flight
-	maxInflight uint16
-	removed     bool // the proxy left the pool; verdicts of its leases do not count
+	maxInflight uint16        // zero once the proxy left the pool
+	isGateway   bool          // gateway is not nil
 	// It is Until() != 0, kept here so that a pick reads one cache line.
-	notClosed bool // the breaker is open or half-open
-	avoided   bool // another worker found the proxy dead; see avoidedUntil
-	cooling   bool // the proxy has a cooldown for at least one host
+	notClosed bool  // the breaker is open or half-open
+	cooling   bool  // the proxy has a cooldown for at least one host
+	digit     uint8 // of the proxy's id: a pick compares few ids, see excluded
 }
 
 // coldState is what is needed only when a proxy changes its class.
@@ -40,7 +40,9 @@ type coldState struct {
 	avoidedBy    string        // the worker whose finding it is
 	openedBy     string        // why the breaker opened last
 	gateway      *gateway      // nil if the proxy has one exit
+	removed      bool          // the proxy left the pool; verdicts of its leases do not count
 	losses       uint8         // hedged attempts in a row that lost before their first byte
+	avoided      bool          // another worker found the proxy dead; see avoidedUntil
 	weight       int32
 	cooldowns    int32 // hosts for which the proxy cools down
 	// Most proxies are in one or two sets, so their positions need no allocation.
@@ -59,7 +61,7 @@ func newEntry(proxy *proxylist.Proxy, group *breaker.Group) *entry {
 
 // describe sets what the list says about the proxy.
 func (e *entry) describe(proxy *proxylist.Proxy) {
-	e.proxy = proxy
+	e.proxy, e.digit = proxy, digitOf(proxy.ID)
 	// Weights are bounded, so that ten groups of the wheel hold all of them.
 	e.maxInflight, e.interval, e.weight = math.MaxUint16, 0, int32(max(1, min(proxy.Weight, 1000)))
 	if proxy.MaxInflight > 0 {
@@ -69,8 +71,9 @@ func (e *entry) describe(proxy *proxylist.Proxy) {
 		// A float of 32 bits holds every interval within a millionth, in half of the space.
 		e.interval = float32(float64(time.Second) / proxy.Rate)
 	}
-	switch isGateway := proxy.IsGateway(); {
-	case !isGateway:
+	e.isGateway = proxy.IsGateway()
+	switch {
+	case !e.isGateway:
 		e.gateway = nil
 	case e.gateway == nil:
 		e.gateway = new(gateway)
@@ -86,8 +89,8 @@ const never = time.Duration(1<<63 - 1)
 
 // class returns what a pick may do with the proxy now, and when that may change by itself.
 func (e *entry) class(now time.Duration) (c class, at time.Duration) {
-	// Neither ends by itself: the release of a lease calls refresh again.
-	if e.removed || e.inflight >= e.maxInflight {
+	// It does not end by itself: the release of a lease calls refresh again. A proxy that left the pool is always full.
+	if e.inflight >= e.maxInflight {
 		return unavailable, never
 	}
 	var until time.Duration

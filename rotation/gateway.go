@@ -28,7 +28,7 @@ func (g *gateway) describe(proxy *proxylist.Proxy) {
 }
 
 // hasAnyRegion reports whether the proxy is a gateway in which a word chooses the region.
-func (e *entry) hasAnyRegion() bool { return e.gateway != nil && e.gateway.anyRegion }
+func (e *entry) hasAnyRegion() bool { return e.isGateway && e.gateway.anyRegion }
 
 // region returns the region of an attempt through the gateway, and whether the gateway can serve the need there. asked
 // is the region if the job chose it: a publisher may name a region that does not exist.
@@ -50,19 +50,21 @@ func (g *gateway) region(proxy *proxylist.Proxy, need *Need) (region, asked stri
 
 // serves reports whether a proxy that is a gateway can serve the need. Any other proxy can.
 func (e *entry) serves(need *Need) bool {
-	if e.gateway == nil {
+	if !e.isGateway {
 		return true
 	}
 	_, _, ok := e.gateway.region(e.proxy, need)
 	return ok
 }
 
-// needOfGateways returns the need if there are gateways, which may be unable to serve it; else nil.
+// needOfGateways returns a copy of the need if there are gateways, which may be unable to serve it; else nil. The orders of the
+// strategies keep the need on the heap, so a copy spares all picks without gateways an allocation.
 func (p *Pool) needOfGateways(need *Need) *Need {
 	if p.gateways == 0 {
 		return nil
 	}
-	return need
+	onHeap := *need
+	return &onHeap
 }
 
 // exit is what a lease knows of its exit. The zero value is that of a proxy that is no gateway.
@@ -137,7 +139,7 @@ func (p *Pool) IsGateway(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.byID[id]
-	return e != nil && e.gateway != nil
+	return e != nil && e.isGateway
 }
 
 // HasGateways reports whether a proxy of the pool has many exits.

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
@@ -34,12 +35,12 @@ type Verdict struct {
 	// JobTimeout says that the job's own time was over before the attempt's. The verdict then counts only if the attempt took
 	// long enough for any proxy: a second, and eight times the pool's mean latency.
 	JobTimeout bool
-	// CoolDown is how long the proxy is not used for this host. With Refused, and with PairFault without Ban, zero means 5 min.
+	// CoolDown is how long the proxy is not used for this host. With Refused and PairFault without Ban, zero means 5 min.
 	CoolDown time.Duration
 	// Ban says of a PairFault by which rule the response is a ban: the key of a job's rule, or FleetBan. The pair then
-	// cools down for 5 min, at the host of the pick, for needs with the same Ban only.
+	// cools down for 5 min at Host, for needs with the same Ban only. With UsedLast, for all needs, and Refused, too.
 	Ban uint64
-	// NotBanned says of a Relayed verdict that the response is no ban. It ends the cooldown of a FleetBan.
+	// NotBanned says of a Relayed verdict that the response is no ban. It ends the cooldowns of FleetBan and UsedLast.
 	NotBanned bool
 	// Trip opens the breaker at once, for this long; zero means that it does not.
 	Trip    time.Duration
@@ -131,8 +132,8 @@ func (l *Lease) Report(v Verdict) []Event {
 		l.permit.Release() // the proxy left the pool: the verdict says nothing about a proxy that has its id now
 		return nil
 	}
-	if g := e.gateway; g != nil && l.exit.gateway {
-		l.judgeExit(e, g, &v, now)
+	if e.isGateway && l.exit.gateway {
+		l.judgeExit(e, e.gateway, &v, now)
 	}
 	leftSet := l.ban(e, &v, now)
 	if v.Host != "" {
@@ -153,13 +154,16 @@ func (l *Lease) Report(v Verdict) []Event {
 func (l *Lease) ban(e *entry, v *Verdict, now time.Duration) (changed bool) {
 	p := l.pool
 	switch {
-	case v.Kind == PairFault && v.Ban != 0:
-		return p.cooldowns.start(e, cooldownKey{l.host, v.Ban}, now+banFor).hasSet
+	case (v.Kind == PairFault || v.Kind == Refused) && v.Ban != 0:
+		return p.cooldowns.start(e, cooldownKey{cmp.Or(v.Host, l.host), v.Ban}, now+banFor).hasSet
 	case (v.Kind == PairFault || v.Kind == Refused) && v.CoolDown == 0:
 		v.CoolDown = banFor
 	case v.Kind == Relayed && v.NotBanned && e.cooling:
-		h := p.cooldowns.end(e, cooldownKey{l.host, FleetBan})
-		return h != nil && h.hasSet
+		for _, ban := range [2]uint64{FleetBan, UsedLast} {
+			h := p.cooldowns.end(e, cooldownKey{l.host, ban})
+			changed = changed || h != nil && h.hasSet
+		}
+		return changed
 	}
 	return false
 }
@@ -193,7 +197,7 @@ func (l *Lease) apply(e *entry, v *Verdict, now time.Duration) (changed breaker.
 		ruling = p.judge.Unclear(a)
 	case PairFault:
 		ruling = p.judge.Banned(a)
-		if v.Ban != 0 && v.Ban != FleetBan {
+		if v.Ban != 0 && v.Ban != FleetBan && v.Ban != UsedLast {
 			ruling.Failed = false // a publisher's rule says nothing to the others
 		}
 	case TargetFault:

@@ -23,8 +23,8 @@ type Need struct {
 	// Ban is the key of the job's own rule of what a ban is: proxies that cool down by it are not used. FleetBan means that the
 	// job has none: proxies that cool down by that are used last.
 	Ban uint64
-	// NoLastResort refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan, and those that
-	// another worker found dead.
+	// NoLastResort refuses the proxies that are used last: the excluded ones, those that cool down by FleetBan or UsedLast, and
+	// those that another worker found dead.
 	NoLastResort bool
 	// Relayed prefers proxies that relayed a response within the last minute: a failure through one of them is more
 	// likely the host's. Such a pick is no probe.

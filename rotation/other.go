@@ -18,7 +18,7 @@ func (p *Pool) CanPick(need Need) bool {
 		return false
 	}
 	// Beside, so that the position of RoundRobin stays as it is.
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: true, need: p.needOfGateways(&need)}
+	f := skips{exclude: newExcluded(need.Exclude), ban: need.Ban, skipProbeable: p.leaveProbes, beside: true, need: p.needOfGateways(&need)}
 	f.findCooldowns(p, need.Host)
 	// First the preferred region, then any, unless the region is required.
 	for _, region := range [2]bool{true, false} {

@@ -337,3 +337,27 @@ func TestAProxyWorksForTenMinutesAfterADelivery(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoSitesThatFallSilentAreNoOutage: what all proxies meet at two sites may be the fault of these sites. At three it is not.
+func TestTwoSitesThatFallSilentAreNoOutage(t *testing.T) {
+	for sites, want := range map[int]bool{2: false, 3: true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pool(t, rotation.RoundRobin, 20, nil)
+			for i := range 200 {
+				if _, err := attempt(p, fmt.Sprintf("%d.test:80", i%10), always(rotation.Relayed)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			failing := false
+			for i := 0; i < 60 && !failing; i++ {
+				if _, err := attempt(p, fmt.Sprintf("%d.test:80", i%sites), always(rotation.Unclear)); err != nil {
+					t.Fatal(err)
+				}
+				_, failing = p.Outage()
+			}
+			if failing != want {
+				t.Errorf("%d of ten sites are silent through 20 proxies: an outage is %v, want %v", sites, failing, want)
+			}
+		})
+	}
+}

@@ -37,23 +37,6 @@ func (p *Pool) Pick(need Need) (Lease, []Event, error) {
 	return lease, events, nil
 }
 
-// outageError is the error of a pick between two tests of an outage. A need that no proxy can ever meet gets the reason
-// Unmatched.
-func (p *Pool) outageError(need Need) *NoProxyError {
-	var fits bool
-	if need.ID != "" {
-		e := p.byID[need.ID]
-		fits = e != nil && p.canServe(&need, e)
-	} else {
-		s := p.setOf(p.filterFor(&need, &skips{}, need.RegionStrict))
-		fits = s != nil && s.size > 0
-	}
-	if !fits {
-		return &NoProxyError{Reason: Unmatched}
-	}
-	return &NoProxyError{Reason: Outage, RetryAt: p.group.Time(p.judge.NextTest())}
-}
-
 // expireCooldowns removes cooldowns that have ended or exceed the bound, at most limit.
 func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 	for range limit {
@@ -67,10 +50,10 @@ func (p *Pool) expireCooldowns(now time.Duration, limit int) {
 	}
 }
 
-// search finds a proxy. Proxies that cool down by a FleetBan come after the others, and proxies that another worker
+// search finds a proxy. Proxies that cool down by a FleetBan or UsedLast come after the others, and proxies that another worker
 // found dead come last.
 func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Event, ok bool) {
-	f := skips{exclude: need.Exclude, ban: need.Ban, skipProbeable: p.leaveProbes, beside: need.Beside, need: p.needOfGateways(need)}
+	f := skips{ban: need.Ban, skipProbeable: p.leaveProbes, beside: need.Beside, need: p.needOfGateways(need)}
 	f.findCooldowns(p, need.Host)
 	if need.ID != "" {
 		return p.pickByID(need, &f, now, lease)
@@ -79,13 +62,14 @@ func (p *Pool) search(need *Need, now time.Duration, lease *Lease) (events []Eve
 		if f.useAvoided && (need.NoLastResort || len(p.slots[0].avoided.list) == 0) {
 			break
 		}
-		f.exclude = need.Exclude
+		f.exclude = newExcluded(need.Exclude)
 		if events, ok = p.searchByPreference(need, &f, now, lease); ok {
 			return events, true
 		}
-		if f.ban == FleetBan && f.banned.size() > 0 && !need.NoLastResort {
+		if f.hasLast() && !need.NoLastResort {
 			last := f
-			last.exclude, last.ban, last.banned = need.Exclude, 0, nil
+			last.takeLast()
+			last.exclude = newExcluded(need.Exclude)
 			if events, ok = p.searchByPreference(need, &last, now, lease); ok {
 				return events, true
 			}
@@ -106,10 +90,10 @@ func (p *Pool) searchByPreference(need *Need, f *skips, now time.Duration, lease
 				return events, true
 			}
 		}
-		if len(f.exclude) == 0 || need.NoLastResort {
+		if len(f.exclude.ids) == 0 || need.NoLastResort {
 			return nil, false
 		}
-		f.exclude = nil
+		f.exclude = excluded{}
 	}
 }
 
@@ -126,7 +110,7 @@ func (p *Pool) filterFor(need *Need, f *skips, region bool) filter {
 	if region {
 		out.region = p.index.regionOf(need.Region)
 	}
-	for _, cooling := range [2]*hostCooldowns{f.cooldowns, f.banned} {
+	for _, cooling := range [3]*hostCooldowns{f.cooldowns, f.banned, f.last} {
 		if n := cooling.size(); n > 2*draws && 2*n > p.slots[0].size {
 			out.cooldowns = cooling.key
 		}
@@ -241,7 +225,7 @@ func (p *Pool) take(e *entry, need *Need, now time.Duration, lease *Lease) (even
 		pool: p, entry: e, proxy: e.proxy, host: need.Host, number: p.leases, named: need.ID != "" && !need.Trusted,
 		chosen: need.ID != "" || need.Session != "" || len(need.Tags) > 0 || need.Region != "",
 	}
-	if e.gateway != nil {
+	if e.isGateway {
 		lease.exit = p.exitOf(e, need, now)
 	}
 	if e.notClosed {
@@ -307,44 +291,4 @@ func (p *Pool) buildTable(s *set) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.table = t
-}
-
-// noProxyError returns why no proxy was picked, and when one may be available.
-func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
-	none := &NoProxyError{Reason: Unavailable}
-	soonest := never
-	f := skips{ban: need.Ban}
-	f.findCooldowns(p, need.Host)
-	for part := range slices.Chunk(p.candidates(need), batchSize) {
-		for _, e := range part {
-			if !p.canServe(&need, e) {
-				continue
-			}
-			none.Proxies++
-			c, at := e.class(now)
-			if c != unavailable {
-				at = now // it cools down for the host, or became available this moment
-			}
-			if f.cooldowns.has(e) {
-				at = max(at, f.cooldowns.until[e])
-			}
-			if f.isBanned(e) {
-				at = max(at, f.banned.until[e])
-			}
-			if f.cooldowns.has(e) || f.isBanned(e) {
-				none.Cooling++
-			}
-			soonest = min(soonest, at)
-		}
-		// A waiting pick gets the lock between two batches.
-		p.mu.Unlock()
-		p.mu.Lock()
-	}
-	switch {
-	case none.Proxies == 0:
-		return &NoProxyError{Reason: Unmatched}
-	case soonest != never:
-		none.RetryAt = p.group.Time(soonest)
-	}
-	return none
 }

@@ -134,7 +134,7 @@ func (p *Pool) Replace(proxies []proxylist.Proxy) (c Change) {
 // countGateways counts the proxies that have many exits.
 func countGateways(list []*entry) (n int) {
 	for _, e := range list {
-		if e.gateway != nil {
+		if e.isGateway {
 			n++
 		}
 	}
@@ -183,7 +183,7 @@ func (p *Pool) install(part []*entry, fresh map[*entry]*proxylist.Proxy) {
 		} else {
 			p.addToJudge(e)
 		}
-		if e.gateway != nil {
+		if e.isGateway {
 			p.gateways++ // before a pick can find it; Replace counts again at its end
 		}
 		for _, s := range p.slots {
@@ -223,7 +223,7 @@ func (p *Pool) remove(part []*entry) {
 	defer p.mu.Unlock()
 	for _, e := range part {
 		// Verdicts of open leases check this flag.
-		e.removed = true
+		e.removed, e.maxInflight = true, 0
 		p.leaveSets(e)
 		p.countUnhealthy(e)
 		p.judge.Remove(e.index)
@@ -259,12 +259,13 @@ func (p *Pool) Closed() int {
 	return len(p.list) - p.unhealthy
 }
 
-// Usable reports whether a pick without special needs could find a proxy now.
+// Usable reports whether the pool has a proxy for a pick without special needs: one that may be used now, or whose breaker is
+// closed. A closed one that is full or ahead of its rate works, and a pool at the limits of all its proxies works best.
 func (p *Pool) Usable() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// All expired timers: the answer has to be right, and it is asked for once every few seconds.
 	p.refreshExpired(p.group.Now(), len(p.timers))
 	s := p.slots[0]
-	return s.available.len()+len(s.probeable.list)+len(s.avoided.list) > 0
+	return len(p.list) > p.unhealthy || s.available.len()+len(s.probeable.list)+len(s.avoided.list) > 0
 }

@@ -183,3 +183,25 @@ func TestMoreFiltersThanAreKeptStillFindTheRightProxies(t *testing.T) {
 		}
 	}
 }
+
+// A pool at its limits works, and a worker with such a pool is ready.
+func TestAPoolWhoseProxiesAreAllFullOrAheadOfTheirRateIsUsable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, limit := range []string{"max_inflight=1", "rate=0.1"} {
+			p := pool(t, rotation.RoundRobin, 2, func(int) string { return limit })
+			for range 2 {
+				lease, _, err := p.Pick(rotation.Need{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer lease.Release()
+			}
+			if refusal(p, rotation.Need{}) == nil {
+				t.Fatalf("%s: a third pick found a proxy", limit)
+			}
+			if !p.Usable() {
+				t.Errorf("%s: a pool whose proxies all work is called unusable", limit)
+			}
+		}
+	})
+}

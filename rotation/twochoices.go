@@ -8,8 +8,9 @@ import "math/rand/v2"
 type twoChoices struct {
 	// list[:proven] are the proven proxies. Every change keeps this invariant.
 	dense
-	pool   *Pool
-	proven int
+	pool    *Pool
+	proven  int
+	numbers numbers
 }
 
 // add appends a proxy, and moves it to the proven ones if it is proven.
@@ -94,7 +95,7 @@ func (d *twoChoices) drawTwo(f skips, low, high int) (best *entry) {
 	among := d.list[low:high]
 	for range draws / 2 {
 		// Both are loaded before either is used, so that the processor waits for memory once.
-		a, b := among[rand.IntN(len(among))], among[rand.IntN(len(among))]
+		a, b := d.numbers.choose(among), d.numbers.choose(among)
 		switch skipA, skipB := f.skip(a), f.skip(b); {
 		// Two draws of the same proxy are no choice.
 		case !skipA && !skipB && a != b:

@@ -136,19 +136,3 @@ func (n *NATS) SlowConsumers() int64 { return n.srv.NumSlowConsumers() }
 
 // Clients is how many clients are connected to the running server.
 func (n *NATS) Clients() int { return n.srv.NumClients() }
-
-// Received is how many messages the running server has received from the connections whose name begins with prefix. A request
-// and a publish are one each; pings are none.
-func (n *NATS) Received(prefix string) (messages int64) {
-	n.tb.Helper()
-	connz, err := n.srv.Connz(&server.ConnzOptions{Limit: 1024})
-	if err != nil {
-		n.tb.Fatalf("list the connections: %v", err)
-	}
-	for _, conn := range connz.Conns {
-		if strings.HasPrefix(conn.Name, prefix) {
-			messages += conn.InMsgs
-		}
-	}
-	return messages
-}

@@ -1,10 +1,6 @@
 package testenv
 
-import (
-	"net/http"
-
-	"github.com/gofer-mq/gofer/cmd/gofer/playground"
-)
+import "github.com/gofer-mq/gofer/cmd/gofer/playground"
 
 // Proxy is a forward proxy whose behaviour can be chosen.
 type Proxy = playground.Proxy
@@ -25,6 +21,3 @@ const (
 	Garbage      = playground.Garbage
 	Cutting      = playground.Cutting
 )
-
-// Shop is a small site.
-func Shop() http.Handler { return playground.Shop() }

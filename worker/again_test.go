@@ -23,13 +23,13 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	var runs atomic.Int32
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
 		<-ctx.Done()
 		if errors.Is(context.Cause(ctx), jobs.ErrJobCancelled) {
 			return finished(jobs.Cancelled, jobs.ErrCancelled, nil)
 		}
-		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+		return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
 	w.publish("j1", page)
 
@@ -57,7 +57,7 @@ func (w *world) runsOfOneName() (end map[uint64]chan struct{}, cancelled *atomic
 	w.Helper()
 	const waited, published = 7, 1
 	end, cancelled = map[uint64]chan struct{}{waited: make(chan struct{}), published: make(chan struct{})}, new(atomic.Int32)
-	w.start(func(ctx context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		run := uint64(published)
 		if progress.JobSeq == waited {
 			run = waited
@@ -67,9 +67,9 @@ func (w *world) runsOfOneName() (end map[uint64]chan struct{}, cancelled *atomic
 		case <-ctx.Done():
 			cancelled.Add(1)
 		}
-		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+		return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
-	if _, err := stream.New(w.client).Schedule(w.Context(), "default", "j1", []byte(page), jobs.Progress{JobSeq: waited}, time.Now()); err != nil {
+	if _, err := stream.New(w.client).Schedule(w.Context(), "default", "j1", []byte(page), &jobs.Progress{JobSeq: waited}, time.Now()); err != nil {
 		w.Fatal(err)
 	}
 	w.until("the job that waited to run", func() bool { return w.worker.Stats().InFlight["default"] == 1 })
@@ -113,12 +113,12 @@ func TestARunWhoseLeaseIsLostDoesNotKeepTheNextOneOut(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	var runs atomic.Int32
 	lost, release := make(chan struct{}), make(chan struct{})
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		if runs.Add(1) == 1 {
 			<-ctx.Done()
 			close(lost)
 			<-release
-			return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+			return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 		}
 		return finished(jobs.Succeeded, "", nil)
 	})

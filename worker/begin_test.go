@@ -17,9 +17,9 @@ func TestAJobWhoseLeaseIsOverIsNotBegun(t *testing.T) {
 		begun := false
 		w, err := New(Config{
 			Queues: []Queue{{Name: "default"}},
-			Do: func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+			Do: func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 				begun = true
-				return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+				return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 			},
 			Log: slog.New(slog.DiscardHandler),
 		})

@@ -17,7 +17,7 @@ func TestADrainEndsThoughAJobDoesNot(t *testing.T) {
 	w.publish("a", page)
 	started, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		close(started)
 		<-release
 		return finished(jobs.Succeeded, "", nil)
@@ -30,7 +30,7 @@ func TestADrainEndsThoughAJobDoesNot(t *testing.T) {
 	if s := drained.Stats(); s.HandedBack == 0 {
 		t.Error("the job was not handed back")
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("another worker to end the job", w.hasResult("a"))
@@ -42,10 +42,10 @@ func TestADrainEndsThoughTheServerDoesNotAnswer(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started := make(chan struct{})
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		close(started)
 		<-ctx.Done()
-		return jobs.RunOutcome{Kind: jobs.RunStopped}
+		return &jobs.RunOutcome{Kind: jobs.RunStopped}
 	})
 	<-started
 	w.nats.Stop()

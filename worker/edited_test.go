@@ -141,7 +141,7 @@ func (w *world) serve(queues []string) {
 		list = append(list, worker.Queue{Name: queue})
 	}
 	w.queues, w.slots = list, 32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the worker to reach its consumers", func() bool { return w.worker.PullError() == nil })
@@ -311,11 +311,11 @@ func TestNoWaitingJobIsDroppedForWantOfRoom(t *testing.T) {
 	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20})
 	var open atomic.Bool // jobs end
 	w.queues, w.slots = []worker.Queue{{Name: "default"}}, 8
-	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		if open.Load() {
 			return finished(jobs.Succeeded, "", nil)
 		}
-		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Second), Progress: progress}
+		return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Second), Progress: *progress}
 	})
 	const n = 100
 	payload := `{"url":"` + page + `","method":"POST","body":"` + strings.Repeat("x", 100<<10) + `"}`

@@ -24,7 +24,7 @@ func TestThePasswordInTheURLOfAnInvalidJobIsNeverShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	urls := map[string]string{

@@ -62,20 +62,53 @@ func (l *lease) callAtEnd(ctx context.Context, end func()) (stop func()) {
 // keepAlive renews the lease by a heartbeat every third of the ack wait until stop is called. It cancels the job when the lease
 // is over. Stop waits for a heartbeat that is being sent. Most jobs end before their first heartbeat and cost only a timer.
 func (l *lease) keepAlive(heartbeat func(context.Context) error, cancel context.CancelCauseFunc) (stop func()) {
-	ctx, end := context.WithCancel(context.Background())
-	done := make(chan struct{})
+	h := &heartbeats{lease: l, send: heartbeat, cancel: cancel}
 	// The first heartbeat is counted from the delivery and not from now, since the job may have waited for a
 	// runner.
-	first := time.AfterFunc(l.ackWait/3-time.Since(l.start), func() {
-		defer close(done)
-		l.sendHeartbeats(ctx, heartbeat, cancel)
-	})
-	return func() {
+	h.first = time.AfterFunc(l.ackWait/3-time.Since(l.start), h.run)
+	return h.stop
+}
+
+// heartbeats are those of one run of a job.
+type heartbeats struct {
+	lease  *lease
+	send   func(context.Context) error
+	cancel context.CancelCauseFunc
+	first  *time.Timer
+
+	mu      sync.Mutex // guards the fields below
+	stopped bool
+	end     context.CancelFunc // ends run; nil before it has begun
+	ended   chan struct{}      // closed when run has ended
+}
+
+// run sends heartbeats until stop is called, unless that has happened already.
+func (h *heartbeats) run() {
+	h.mu.Lock()
+	if h.stopped {
+		h.mu.Unlock()
+		return
+	}
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	h.end, h.ended = end, make(chan struct{})
+	defer close(h.ended)
+	h.mu.Unlock()
+	h.lease.sendHeartbeats(ctx, h.send, h.cancel)
+}
+
+// stop ends run, and waits for it if it has begun.
+func (h *heartbeats) stop() {
+	if h.first.Stop() {
+		return
+	}
+	h.mu.Lock()
+	h.stopped = true
+	end, ended := h.end, h.ended
+	h.mu.Unlock()
+	if end != nil {
 		end()
-		// If the timer has fired, its goroutine closes done at its end.
-		if !first.Stop() {
-			<-done
-		}
+		<-ended
 	}
 }
 

@@ -31,10 +31,10 @@ func (w *world) send(id, payload, contract string) {
 func TestAJobOfANewerContractIsLeftToANewerWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
-	w.start(func(_ context.Context, job jobs.Job, p jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, job *jobs.Job, p *jobs.Progress) *jobs.RunOutcome {
 		result := p.Result(job, time.Now())
 		result.Outcome, result.Status = jobs.Succeeded, 200
-		return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
+		return &jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
 	})
 	for _, version := range []string{"1.999", "9.0"} {
 		w.send("newer-"+strings.ReplaceAll(version, ".", "-"), unknownField, version)
@@ -45,7 +45,7 @@ func TestAJobOfANewerContractIsLeftToANewerWorker(t *testing.T) {
 	w.send("odd", unknownField, "newest")
 	// A newer worker has scheduled this one; its time has come.
 	waiting := jobs.Progress{JobSeq: 77, Contract: "1.999"}
-	if _, err := stream.New(w.client).Schedule(t.Context(), "default", "due", []byte(unknownField), waiting, time.Now()); err != nil {
+	if _, err := stream.New(w.client).Schedule(t.Context(), "default", "due", []byte(unknownField), &waiting, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]string{"readable": "", "same": jobs.ErrInvalidJob, "older": jobs.ErrInvalidJob, "odd": jobs.ErrInvalidJob} {

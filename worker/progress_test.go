@@ -20,9 +20,9 @@ func TestAJobEndsWhateverItTookAlong(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	var ran atomic.Int32
-	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		ran.Add(1)
-		o := jobs.RunOutcome{Kind: jobs.RunFinished, Result: progress.Result(job, time.Now())}
+		o := &jobs.RunOutcome{Kind: jobs.RunFinished, Result: progress.Result(job, time.Now())}
 		o.Result.Outcome, o.Result.Error = jobs.Failed, jobs.ErrAttemptsExhausted
 		return o
 	})
@@ -56,10 +56,10 @@ func TestAForgedRetryEventCostsAWorkerNothing(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.publish("a", page)
 	started := make(chan struct{})
-	w.start(func(ctx context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		close(started)
 		<-ctx.Done()
-		return jobs.RunOutcome{Kind: jobs.RunStopped, Progress: progress}
+		return &jobs.RunOutcome{Kind: jobs.RunStopped, Progress: *progress}
 	})
 	<-started
 	w.stop()
@@ -67,7 +67,7 @@ func TestAForgedRetryEventCostsAWorkerNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	attempts := make(chan int, 1)
-	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		attempts <- len(progress.Attempts)
 		return finished(jobs.Succeeded, "", nil)
 	})

@@ -30,10 +30,15 @@ type puller struct {
 	lastError     pullError
 }
 
-// watchConsumer inspects the consumer regularly, also while no slot is free. A quiet worker lists all its consumers instead.
+// watchConsumer inspects the consumer regularly, also while no slot is free. While its queue is quiet, listConsumers does.
 func (p *puller) watchConsumer(ctx context.Context) {
 	// If the server does not answer, the last known state stays.
-	p.worker.watch(ctx, math.MaxInt, func(ctx context.Context) { _ = p.inspect(ctx) })
+	p.worker.watch(ctx, p.isQuiet, math.MaxInt, func(ctx context.Context) { _ = p.inspect(ctx) })
+}
+
+// isQuiet reports whether the queue has had no work for a while, and the consumer could be pulled from.
+func (p *puller) isQuiet() bool {
+	return p.worker.slots.consumerQuietFor(p.slots) > quietAfter*p.worker.cfg.InspectInterval && p.lastError.get() == nil
 }
 
 // inspect reads the consumer's state and settings: somebody may have edited it.
@@ -153,7 +158,7 @@ func (p *puller) fetch(ctx context.Context, g grant) (unused int, more bool, err
 
 // limits returns the size of a pull request and how long it may wait, within the limits of the consumer.
 func (p *puller) limits(g grant, patience time.Duration) (n int, wait time.Duration) {
-	n, wait = g.n, min(g.wait, stream.LongestWait(patience, p.ackWait()))
+	n, wait = g.n, stream.BoundWait(g.wait, patience, p.ackWait())
 	info := p.info.Load()
 	if info.MaxBatch > 0 {
 		n = min(n, info.MaxBatch)
@@ -223,7 +228,7 @@ func (p *puller) waitUntilAllowed(ctx context.Context) {
 // isHeld reports whether jobs of the consumer must not be taken now.
 func (p *puller) isHeld() bool {
 	w := p.worker
-	return w.resultsFull.Load() || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
+	return w.resultsFull.Load() != nil || w.unsettled.blocks(p.queue) || p.unusable() != nil || w.streams.unusable() != nil || !p.dueJobs && w.streams.waitingNearlyFull()
 }
 
 // throttle slows the pulling while no proxy is usable.
@@ -276,11 +281,10 @@ func (s *proxyShortage) isOngoing() bool {
 	return s.share > 0.5 && time.Since(s.at) < 5*time.Second
 }
 
+// sleep waits for d, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }

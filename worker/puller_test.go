@@ -1,12 +1,16 @@
 package worker
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 func TestPullersAreNotThrottledWhenProxiesAreBack(t *testing.T) {
@@ -83,11 +87,29 @@ func TestAConsumerThatIsSetIdleDelaysNoOther(t *testing.T) {
 		synctest.Wait()
 		select {
 		case c := <-granted:
-			if c.wait != idlePoll {
+			if c.wait <= 0 {
 				t.Errorf("the other consumer may pull %+v, want it to wait for work", c)
 			}
 		default:
 			t.Fatal("the other consumer gets nothing, though all slots are free")
 		}
 	})
+}
+
+// TestOneCauseOfAllConsumersIsSaidOnce: a worker of 32 queues has 64 of them.
+func TestOneCauseOfAllConsumersIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	w := &Worker{}
+	for _, err := range []error{
+		fmt.Errorf("look for consumer a: %w: start it", bus.ErrNoLeader), nil, fmt.Errorf("look for consumer b: %w: start it", bus.ErrNoLeader),
+		errors.New("look for consumer c: it was edited"), errors.New("look for consumer d: it was edited"), fmt.Errorf("look for consumer e: %w: start it", bus.ErrNoLeader),
+	} {
+		p := &puller{worker: w}
+		p.lastError.set(err)
+		w.pullers = append(w.pullers, p)
+	}
+	want := "look for consumer a: " + bus.ErrNoLeader.Error() + ": start it\nlook for consumer c: it was edited\nlook for consumer d: it was edited\nthe same holds for 2 more of its consumers"
+	if err := w.PullError(); err == nil || err.Error() != want || !errors.Is(err, bus.ErrNoLeader) {
+		t.Errorf("got %v, want %s", err, want)
+	}
 }

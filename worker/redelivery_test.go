@@ -52,14 +52,14 @@ func TestAJobOfADeletedStreamRemovesNoneFromTheNextOne(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.foreign = true
 	running, release := make(chan string, 8), make(chan struct{})
-	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		running <- job.ID
 		if job.ID == "old" {
 			<-release
 			return finished(jobs.Succeeded, "", nil)
 		}
 		<-ctx.Done()
-		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+		return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
 	w.publish("old", page)
 	<-running
@@ -87,13 +87,13 @@ func TestJobsAreGivenUpWhenTheirStreamIsAnotherOne(t *testing.T) {
 	begun.Add(2)
 	lost.Add(2)
 	causes := make(chan error, 8)
-	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		if job.ID == "old1" || job.ID == "old2" {
 			begun.Done()
 			<-ctx.Done()
 			causes <- context.Cause(ctx)
 		}
-		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+		return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	})
 	w.publish("old1", page)
 	w.publish("old2", page)
@@ -138,9 +138,9 @@ func (w *world) taken(id string, announced ...jobs.RetryEvent) {
 func (w *world) progressOf(id string) jobs.Progress {
 	w.Helper()
 	got := make(chan jobs.Progress, 8)
-	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		if job.ID == id {
-			got <- progress
+			got <- *progress
 		}
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -183,7 +183,7 @@ func TestAttemptsThatAJobCarriesAreNotCountedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	carried := jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}, {Attempt: 2, Proxy: "p2"}}}
-	if _, err := stream.New(w.client).Schedule(t.Context(), "default", "a", []byte(page), carried, time.Now()); err != nil {
+	if _, err := stream.New(w.client).Schedule(t.Context(), "default", "a", []byte(page), &carried, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	w.until("the job to be due", func() bool {

@@ -29,7 +29,7 @@ func TestMissingStreamsAreRecreatedAgainAndAgainButNotAtEachCall(t *testing.T) {
 				tries := 0
 				w, err := worker.New(worker.Config{
 					Queues:  []worker.Queue{{Name: "default"}},
-					Do:      func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome { return jobs.RunOutcome{} },
+					Do:      func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome { return &jobs.RunOutcome{} },
 					Restore: func(context.Context) error { tries++; return c.err },
 					Log:     slog.New(slog.DiscardHandler),
 				})

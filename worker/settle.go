@@ -7,25 +7,26 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker/stream"
 )
 
 // settle makes a run outcome durable and reports whether the job may be acked. The result or the scheduled job is stored before
 // the ack: if the worker dies in between, the server redelivers the job.
-func (w *Worker) settle(ctx context.Context, t *task, outcome jobs.RunOutcome) bool {
+func (w *Worker) settle(ctx context.Context, t *task, outcome *jobs.RunOutcome) bool {
 	switch outcome.Kind {
 	case jobs.RunFinished:
-		return w.finish(ctx, t, outcome.Result)
+		return w.finish(ctx, t, &outcome.Result)
 	case jobs.RunScheduled:
 		ok, refusal := w.keepWaiting(ctx, t, outcome)
 		if refusal != nil {
-			return w.finish(ctx, t, unschedulableResult(t.job, outcome.Progress, refusal))
+			return w.finish(ctx, t, unschedulableResult(&t.job, &outcome.Progress, refusal))
 		}
 		return ok
 	case jobs.RunStopped:
 		// The announced attempts must not be lost with this run, so the job is stored with them instead of
 		// being handed back.
 		if len(outcome.Progress.Attempts) > len(t.progress.Attempts) {
-			ok, refusal := w.schedule(ctx, t, outcome.Progress, laterOf(outcome.At, time.Now()))
+			ok, refusal := w.schedule(ctx, t, &outcome.Progress, laterOf(outcome.At, time.Now()))
 			if refusal == nil {
 				return ok
 			}
@@ -57,61 +58,68 @@ func (w *Worker) leaseLost(t *task) {
 }
 
 // finish stores the job's result. If another run has stored one first, that one stays, and the job is finished as well.
-func (w *Worker) finish(ctx context.Context, t *task, result jobs.Result) bool {
+func (w *Worker) finish(ctx context.Context, t *task, result *jobs.Result) bool {
 	result.Queue, result.ID, result.JobSeq, result.Worker, result.Trace = t.queue, t.id, t.progress.JobSeq, w.cfg.Name, t.progress.Trace
 	pending := w.client.Pending(result)
 	var stored bus.Stored
 	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit(), isBounded: !pending.IsLarge()}, func(ctx context.Context) (err error) {
 		stored, err = pending.Store(ctx)
 		// Only these two answers say something about the room for results.
-		if full := errors.Is(err, bus.ErrResultsFull); full || err == nil {
-			w.resultsFull.Store(full)
+		switch {
+		case errors.Is(err, bus.ErrTooManyResults):
+			w.resultsFull.Store(&bus.ErrTooManyResults)
+		case errors.Is(err, bus.ErrResultsFull):
+			w.resultsFull.Store(&bus.ErrResultsFull)
+		case err == nil:
+			w.resultsFull.Store(nil)
 		}
 		return err
 	})
 	if !ok {
-		w.resultsFull.Store(false) // the next result finds out whether there is room by now
+		w.resultsFull.Store(nil) // the next result finds out whether there is room by now
 		return false
 	}
 	if len(stored.Omitted) > 0 {
 		w.cfg.Log.Error("a part of the result could not be stored", "queue", t.queue, "job", t.id, "omitted", stored.Omitted, "error", stored.Refusal)
 	}
 	if !stored.Won {
-		return w.settleDuplicate(ctx, t, result, stored.Previous)
+		return w.settleDuplicate(ctx, t, result.Outcome, stored.Previous)
 	}
-	w.cfg.Observer.Ended(t.job, result)
+	w.cfg.Observer.Ended(&t.job, result)
 	return w.deadLetter(ctx, t, result)
 }
 
 // settleDuplicate settles a job whose result is stored already. A rerun of the same job after a crash completes what the first
-// run may not have done. For another job of the same name it publishes a duplicate event.
-func (w *Worker) settleDuplicate(ctx context.Context, t *task, own, stored jobs.Result) bool {
+// run may not have done. For another job of the same name it publishes a duplicate event. outcome is the one of this run; empty
+// if it had none yet.
+func (w *Worker) settleDuplicate(ctx context.Context, t *task, outcome string, stored *jobs.Result) bool {
 	// The same sequence: this is the same job, whose first run died between the result and the ack.
-	if stored.JobSeq == own.JobSeq {
+	if stored.JobSeq == t.progress.JobSeq {
 		return w.deadLetter(ctx, t, stored)
 	}
 	w.stats.duplicates.Add(1)
 	// A cancelled job has its result from the one who cancelled it, which is no duplicate.
-	if own.Outcome == jobs.Cancelled || stored.Outcome == jobs.Cancelled && stored.JobSeq == 0 {
+	if outcome == jobs.Cancelled || stored.Outcome == jobs.Cancelled && stored.JobSeq == 0 {
 		return true
 	}
 	// The event only informs: a stream that refuses it delays no job.
-	return w.settleOrReport(ctx, t, step{kind: "event", action: "publish duplicate event", hopeless: bus.IsPermanent}, func(ctx context.Context) error {
+	refused := func(err error) bool { return bus.IsPermanent(err) || bus.IsFull(err) }
+	return w.settleOrReport(ctx, t, step{kind: "event", action: "publish duplicate event", hopeless: refused}, func(ctx context.Context) error {
 		return w.client.PublishDuplicate(ctx, jobs.DuplicateEvent{
-			JobID: t.id, Queue: t.queue, JobSeq: own.JobSeq, StoredSeq: stored.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
+			JobID: t.id, Queue: t.queue, JobSeq: t.progress.JobSeq, StoredSeq: stored.JobSeq, Worker: w.cfg.Name, At: time.Now().UTC(),
 		})
 	})
 }
 
 // deadLetter keeps a failed job as a dead letter. It may be stored twice: the stream keeps the last one of an id.
-func (w *Worker) deadLetter(ctx context.Context, t *task, result jobs.Result) bool {
+func (w *Worker) deadLetter(ctx context.Context, t *task, result *jobs.Result) bool {
 	if result.Outcome != jobs.Failed {
 		return true
 	}
 	w.stats.deadLetters.Add(1)
 	w.cfg.Observer.DeadLettered(result.Error)
 	return w.settleOrReport(ctx, t, step{kind: "dead", action: "store dead letter", hopeless: bus.IsUnstorable}, func(ctx context.Context) error {
-		return w.client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), &result)
+		return w.client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), result)
 	})
 }
 
@@ -124,12 +132,12 @@ func (w *Worker) settleOrReport(ctx context.Context, t *task, s step, act func(c
 	return ok || refusal != nil
 }
 
-// keepWaiting stores the job until its time or, if it waits for its site and the fleet can be told, until somebody releases it.
-// The time of the latter is only for the case that nobody does, and for what ends the job before.
-func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutcome) (ok bool, refusal error) {
+// keepWaiting stores the job until its time. A job that waits for its site is released earlier if the fleet learns of it; its
+// time is then for the case that nobody releases it, and for what ends the job before.
+func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome *jobs.RunOutcome) (ok bool, refusal error) {
 	wait := outcome.Wait
 	if wait == nil || w.cfg.WaitForSite == nil || !w.cfg.WaitForSite(wait.Site) {
-		return w.schedule(ctx, t, outcome.Progress, outcome.At)
+		return w.schedule(ctx, t, &outcome.Progress, outcome.At)
 	}
 	// The time is far away: normally the leader of the fleet releases the job.
 	until := time.Now().Add(longestSiteWait)
@@ -141,8 +149,8 @@ func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutco
 	if t.puller.dueJobs {
 		due = t.meta.Sequence.Stream
 	}
-	ok, refusal = w.storeWaiting(ctx, t, outcome.Progress, outcome.At, func(ctx context.Context, p jobs.Progress) error {
-		_, err := w.client.WaitForSite(ctx, wait.Site, t.queue, t.id, due, t.msg.Data(), p, until)
+	ok, refusal = w.storeWaiting(ctx, t, &outcome.Progress, outcome.At, func(ctx context.Context, c *stream.Client, p *jobs.Progress) error {
+		_, err := c.WaitForSite(ctx, wait.Site, t.queue, t.id, due, t.msg.Data(), p, until)
 		return err
 	})
 	w.cfg.WaitForSite(wait.Site) // again: if it took long to store the job, nobody looks at the site any more
@@ -153,16 +161,16 @@ func (w *Worker) keepWaiting(ctx context.Context, t *task, outcome jobs.RunOutco
 const longestSiteWait = time.Hour
 
 // schedule stores the job as a scheduled job. One that is stored there already, by another run, is as good.
-func (w *Worker) schedule(ctx context.Context, t *task, progress jobs.Progress, at time.Time) (ok bool, refusal error) {
-	return w.storeWaiting(ctx, t, progress, at, func(ctx context.Context, p jobs.Progress) error {
-		_, err := w.client.Schedule(ctx, t.queue, t.id, t.msg.Data(), p, at)
+func (w *Worker) schedule(ctx context.Context, t *task, progress *jobs.Progress, at time.Time) (ok bool, refusal error) {
+	return w.storeWaiting(ctx, t, progress, at, func(ctx context.Context, c *stream.Client, p *jobs.Progress) error {
+		_, err := c.Schedule(ctx, t.queue, t.id, t.msg.Data(), p, at)
 		return err
 	})
 }
 
 // storeWaiting stores a job that has to wait, with the progress as store gets it. Without room for it the job goes back until at.
 // A refusal means that the job can never be stored there.
-func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progress, at time.Time, store func(context.Context, jobs.Progress) error) (ok bool, refusal error) {
+func (w *Worker) storeWaiting(ctx context.Context, t *task, progress *jobs.Progress, at time.Time, store func(context.Context, *stream.Client, *jobs.Progress) error) (ok bool, refusal error) {
 	progress.JobSeq, progress.Trace, progress.Contract = t.progress.JobSeq, t.progress.Trace, t.progress.Contract
 	w.stats.scheduled.Add(1)
 	s := step{kind: "retry", action: "store waiting job", hopeless: func(err error) bool {
@@ -170,12 +178,9 @@ func (w *Worker) storeWaiting(ctx context.Context, t *task, progress jobs.Progre
 	}}
 	// First with the whole history, then with a short one: what the server refuses for its size may fit without
 	// the details.
-	for _, p := range []jobs.Progress{progress, progress.Brief()} {
+	for _, p := range []*jobs.Progress{progress, progress.Brief()} {
 		ok, refusal = w.retryUntilSettled(ctx, t, s, func(ctx context.Context) error {
-			if err := w.checkRoomToWait(ctx, t); err != nil {
-				return err
-			}
-			return store(ctx, p)
+			return w.storeInRoom(ctx, t, p, func(ctx context.Context, c *stream.Client) error { return store(ctx, c, p) })
 		})
 		if errors.Is(refusal, errNoRoomToWait) {
 			w.handBackUntil(ctx, t, at)
@@ -200,11 +205,11 @@ func (w *Worker) handBackUntil(ctx context.Context, t *task, at time.Time) {
 
 // unschedulableResult returns the result of a job that has to wait and cannot be stored for that time. It would otherwise wait in
 // a slot.
-func unschedulableResult(job jobs.Job, progress jobs.Progress, refusal error) jobs.Result {
+func unschedulableResult(job *jobs.Job, progress *jobs.Progress, refusal error) *jobs.Result {
 	result := progress.Result(job, time.Now())
 	result.Outcome, result.Error = jobs.Failed, jobs.ErrPermanent
 	result.Detail = "the job cannot be stored while it waits: " + refusal.Error()
-	return result
+	return &result
 }
 
 // unschedule removes a cancelled job from the scheduled ones. If that fails, the job is found to be finished when it is due, as
@@ -222,7 +227,7 @@ type step struct {
 	// hopeless reports errors after which the step is not tried again. Nil means that the job cannot end without the step.
 	hopeless func(error) bool
 	timeout  time.Duration // of one try; zero means 5 s
-	// isBounded tells that one try ends in time by itself, which costs a job less than a context does.
+	// isBounded means that one try ends in time by itself, which costs a job less than a context does.
 	isBounded bool
 }
 
@@ -290,7 +295,7 @@ func (w *Worker) ack(t *task) {
 	}
 }
 
-// acked is told what became of an ack.
+// acked reports what became of an ack.
 func (w *Worker) acked(queue, id string, err error) {
 	w.cfg.Observer.Acked("ack", err == nil)
 	if err != nil {

@@ -25,9 +25,9 @@ func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
-	w.start(func(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		if job.ID == "b" && len(progress.Attempts) == 0 {
-			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now(), Progress: tried}
+			return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now(), Progress: tried}
 		}
 		o := finished(jobs.Succeeded, "", nil)
 		o.Result.AttemptCount = len(progress.Attempts)
@@ -47,15 +47,15 @@ func TestAttemptsMadeBeforeADrainAreKept(t *testing.T) {
 	w.publish("a", page)
 	started := make(chan struct{})
 	tried := jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		close(started)
 		<-ctx.Done()
-		return jobs.RunOutcome{Kind: jobs.RunStopped, Progress: tried}
+		return &jobs.RunOutcome{Kind: jobs.RunStopped, Progress: tried}
 	})
 	<-started
 	w.stop()
 	made := make(chan int, 1)
-	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		made <- len(progress.Attempts)
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -81,10 +81,10 @@ func TestStoppedJobWaitsForTheAnnouncedTime(t *testing.T) {
 	w.publish("a", page)
 	started := make(chan struct{})
 	at := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	w.start(func(ctx context.Context, _ jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, _ *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		close(started)
 		<-ctx.Done()
-		return jobs.RunOutcome{Kind: jobs.RunStopped, At: at, Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1}}}}
+		return &jobs.RunOutcome{Kind: jobs.RunStopped, At: at, Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1}}}}
 	})
 	<-started
 	w.stop()
@@ -113,7 +113,7 @@ func TestAnnouncedTimeOutlivesTheWorker(t *testing.T) {
 			if err := stream.New(w.client).PublishRetry(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
-			w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+			w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 				t.Error("the job runs before the announced time")
 				return finished(jobs.Succeeded, "", nil)
 			})
@@ -138,7 +138,7 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 	if _, err := w.client.StoreResult(t.Context(), &r); err != nil {
 		t.Fatal(err)
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the dead letter", func() bool {
@@ -149,9 +149,9 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 
 func TestAnOutcomeIsStoredAsSoonAsThereIsRoomAndTheJobIsNotRunAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
+	w := newFullWorld(t, shortWait)
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
 		return fills()
 	})

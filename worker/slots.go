@@ -9,8 +9,9 @@ import (
 
 const (
 	pollEvery = 200 * time.Millisecond // how often an idle consumer is polled while others are backlogged
-	// idlePoll is how long a poll waits at most when no consumer is backlogged: 64 consumers cost a request in 3 s.
-	idlePoll = 3 * time.Minute
+	// idlePoll is how long a poll waits at most when no consumer is backlogged: 64 consumers cost a request in 4 s. They end at
+	// different times (idleWait), so the requests do not come all at once either.
+	idlePoll = 4 * time.Minute
 	maxPull  = 256 // messages of one pull request: a larger one would only delay the first message
 )
 
@@ -55,6 +56,7 @@ type consumerSlots struct {
 	// grants receives what may be fetched. Its capacity is one: a puller waits again only after it has received the grant.
 	grants chan grant
 
+	number      int  // in slots.consumers
 	used        int  // slots in a fetch or busy with a job
 	backlogged  bool // the last fetch left messages behind
 	waiting     bool
@@ -85,29 +87,13 @@ func newSlots(total int) *slots {
 	return &slots{total: total, free: total, createdAt: time.Now(), idlePoll: idlePoll}
 }
 
-// quietFor returns for how long no queue has had work; zero while a slot is in use.
-func (s *slots) quietFor() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	last := s.createdAt
-	for _, queue := range s.queues {
-		if queue.used > 0 {
-			return 0
-		}
-		if queue.worked.After(last) {
-			last = queue.worked
-		}
-	}
-	return time.Since(last)
-}
-
 // add creates the shares of n consumers of one queue. All of them are added before the first waitForGrant.
 func (s *slots) add(weight, n int) []*consumerSlots {
 	queue := &queueSlots{weight: float64(weight)}
 	s.queues = append(s.queues, queue)
 	s.totalWeight += queue.weight
 	for range n {
-		s.consumers = append(s.consumers, &consumerSlots{queue: queue, grants: make(chan grant, 1)})
+		s.consumers = append(s.consumers, &consumerSlots{queue: queue, number: len(s.consumers), grants: make(chan grant, 1)})
 	}
 	return s.consumers[len(s.consumers)-n:]
 }
@@ -178,7 +164,7 @@ func (s *slots) use(c *consumerSlots, n int) {
 	c.queue.used += n
 }
 
-// endPull ends a fetch. It gives back unused slots; backlogged tells whether messages were left behind.
+// endPull ends a fetch. It gives back unused slots; backlogged means that messages were left behind.
 func (s *slots) endPull(c *consumerSlots, unused int, backlogged bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,13 +199,6 @@ func (s *slots) giveBack(c *consumerSlots, n int) {
 	s.dispatch(time.Now())
 }
 
-// busy returns how many slots are in use, those of fetches included.
-func (s *slots) busy() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.total - s.free
-}
-
 // dispatch hands out free slots until no consumer may have one.
 func (s *slots) dispatch(now time.Time) {
 	for s.free > 0 {
@@ -239,7 +218,11 @@ func (s *slots) dispatch(now time.Time) {
 // a slow server could hold all slots and leave none for jobs.
 func (s *slots) nextGrant(now time.Time) (*consumerSlots, grant) {
 	if s.backloggedWeight == 0 {
-		return s.nextPoll(now, s.idlePoll), grant{n: 1, wait: s.idlePoll}
+		c := s.nextPoll(now, s.idlePoll)
+		if c == nil {
+			return nil, grant{}
+		}
+		return c, grant{n: 1, wait: s.idleWait(c, now)}
 	}
 	mayPoll := s.polls < max(1, s.total/8)
 	if s.polledLast || !mayPoll {

@@ -344,7 +344,7 @@ func TestIdleConsumersWaitForWorkWithoutASlot(t *testing.T) {
 		}
 	}
 	for _, l := range consumers {
-		if c, ok := s.waitForGrant(t.Context(), l); !ok || c.wait != idlePoll || c.slots() != 0 {
+		if c, ok := s.waitForGrant(t.Context(), l); !ok || c.wait <= 0 || c.wait > idlePoll || c.slots() != 0 {
 			t.Errorf("g %+v, want one that waits without a slot", c)
 		}
 	}
@@ -415,4 +415,11 @@ func (c *crowd) feed(i int) time.Duration {
 		c.mu.Unlock()
 	}
 	return time.Since(begin)
+}
+
+// busy returns how many slots are in use, those of fetches included.
+func (s *slots) busy() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.total - s.free
 }

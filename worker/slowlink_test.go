@@ -80,7 +80,7 @@ func TestLargeJobsArriveThroughASlowLink(t *testing.T) {
 	for i := range n {
 		w.publish(fmt.Sprint("x", i), `{"url":"`+page+`","method":"POST","body":"`+strings.Repeat("x", 600<<10)+`"}`)
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.untilEnded("default", n)
@@ -94,7 +94,7 @@ func TestALargeBodyIsStoredThroughASlowLink(t *testing.T) {
 	w.link = w.slowLink(1<<19, fast)
 	var runs atomic.Int32
 	body := bytes.Repeat([]byte("b"), 6<<20)
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
 		return finished(jobs.Succeeded, "", body)
 	})

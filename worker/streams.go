@@ -3,11 +3,11 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
@@ -118,14 +118,6 @@ func (s *streams) errorIf(holds func(bus.Difference) bool) error {
 	return &StreamsError{found}
 }
 
-// Shares of the limit of the retries stream, at which the server silently drops the oldest scheduled job. The room between them
-// is for the running jobs: one that was scheduled before needs it only until its older message is acked.
-const (
-	nearlyFull        = 0.5  // above it no fresh jobs are taken
-	maxScheduledFresh = 0.75 // above it no fresh job is scheduled
-	maxScheduledAgain = 0.95 // above it no job is scheduled again
-)
-
 // waitingNearlyFull reports whether so many jobs wait that no fresh ones should be taken.
 func (s *streams) waitingNearlyFull() bool {
 	seen := s.latest.Load()
@@ -133,61 +125,8 @@ func (s *streams) waitingNearlyFull() bool {
 }
 
 // watchStreams inspects the streams until ctx ends, and recreates missing ones.
-func (w *Worker) watchStreams(ctx context.Context) { w.watch(ctx, quietSkips, w.inspectStreams) }
-
-// A worker that has had no work for quietAfter leaves out quietSkips of its inspections between two that it makes: a large fleet
-// that has nothing to do should cost its server little. One that takes no jobs because something is wrong leaves out none:
-// it has to see soon that somebody has repaired it. A quiet worker leaves out listSkips inspections between two lists of
-// its consumers, each of which takes two requests for all queues.
-const (
-	quietAfter = time.Minute
-	quietSkips = 11
-	listSkips  = 5
-)
-
-// watch inspects something at once and then regularly until ctx ends. A quiet worker leaves out skips inspections between
-// two.
-func (w *Worker) watch(ctx context.Context, skips int, inspect func(context.Context)) {
-	for skipped := skips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
-		if skipped < skips && w.isQuiet() {
-			skipped++
-			continue
-		}
-		skipped = 0
-		inspect(ctx)
-	}
-}
-
-// listConsumers inspects all consumers together while the worker is quiet, until ctx ends. A user who may not list them,
-// and consumers that a cluster leaves out, are asked for one by one.
-func (w *Worker) listConsumers(ctx context.Context) {
-	mayList := true
-	sleep(ctx, w.cfg.InspectInterval*(listSkips+1))
-	for ; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval*(listSkips+1)) {
-		if !w.isQuiet() {
-			continue // each puller inspects its own
-		}
-		listed := map[bool]map[string]bus.JobConsumerInfo{}
-		for _, due := range []bool{false, true} {
-			if mayList {
-				var err error
-				listed[due], err = w.client.JobConsumers(ctx, due)
-				mayList = !errors.Is(err, bus.ErrPermission)
-			}
-		}
-		for _, p := range w.pullers {
-			if info, found := listed[p.dueJobs][p.queue]; found {
-				p.noteInfo(info)
-			} else {
-				_ = p.inspect(ctx) // if the server does not answer, the last known state stays
-			}
-		}
-	}
-}
-
-// isQuiet reports whether the worker has had no work for a while, and could take some.
-func (w *Worker) isQuiet() bool {
-	return w.slots.quietFor() > quietAfter && !w.resultsFull.Load() && w.StreamsError() == nil && w.PullError() == nil
+func (w *Worker) watchStreams(ctx context.Context) {
+	w.watch(ctx, w.isQuiet, quietSkips, w.inspectStreams)
 }
 
 // inspectStreams looks at the streams once, logs what has become wrong, and recreates what is missing.
@@ -229,10 +168,24 @@ func (w *Worker) becameUnusable(ctx context.Context, kind string) bool {
 // *bus.UnusableError.
 func (w *Worker) PullError() error {
 	var errs []error
+	alike := map[string]bool{}
+	repeated := 0
 	for _, p := range w.pullers {
-		if err := p.lastError.get(); err != nil {
-			errs = append(errs, err)
+		err := p.lastError.get()
+		if err == nil {
+			continue
 		}
+		// A stream without a leader, or a silent server, fails every puller for one reason. Each text begins with the consumer.
+		_, cause, _ := strings.Cut(err.Error(), ": ")
+		if alike[cause] && (errors.Is(err, bus.ErrNoLeader) || errors.Is(err, bus.ErrNotAnswered)) {
+			repeated++
+			continue
+		}
+		alike[cause] = true
+		errs = append(errs, err)
+	}
+	if repeated > 0 {
+		errs = append(errs, fmt.Errorf("the same holds for %d more of its consumers", repeated))
 	}
 	return errors.Join(errs...)
 }
@@ -268,33 +221,3 @@ func (w *Worker) ObeyedSettings() (list []bus.Difference) {
 	}
 	return list
 }
-
-// errNoRoomToWait means that the server would drop the oldest scheduled job to store another one.
-var errNoRoomToWait = errors.New("there is no room for another waiting job")
-
-// checkRoomToWait returns an error if scheduling t would make the server drop another scheduled job. It asks the server only if
-// the stream has a limit.
-func (w *Worker) checkRoomToWait(ctx context.Context, t *task) error {
-	seen := w.streams.latest.Load()
-	if seen == nil || seen.Waiting.MaxBytes == 0 && seen.Waiting.MaxMsgs == 0 {
-		return nil
-	}
-	fill, err := w.client.Waiting(ctx)
-	if err != nil {
-		return err
-	}
-	// What the job itself will take counts as well.
-	fill.Bytes += int64(len(t.msg.Data())) + waitingOverhead
-	fill.Msgs++
-	part := maxScheduledFresh
-	if t.puller.dueJobs {
-		part = maxScheduledAgain
-	}
-	if fill.Above(part) {
-		return errNoRoomToWait
-	}
-	return nil
-}
-
-// waitingOverhead bounds what a scheduled job takes beyond its payload: subject, headers and progress.
-const waitingOverhead = 64 << 10

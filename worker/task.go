@@ -106,7 +106,7 @@ func (w *Worker) isWhole(ctx context.Context, t *task) bool {
 
 // isHeld reports whether the worker may still settle, ack or hand back this delivery: its lease is not over, and its stream is
 // still the one that it came from. A stream that was recreated since its last inspection is noticed with the next one. Until then
-// an ack would count for a job of the new stream that has the same sequence: the server tells acks by the sequence alone. A
+// an ack would count for a job of the new stream that has the same sequence: the server knows an ack by the sequence alone. A
 // stream that gofer creates has other sequences than the one before.
 func (t *task) isHeld() bool {
 	return t.lease.valid() && t.puller.streamCreated.Load() == t.streamCreated
@@ -148,15 +148,17 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 	var next time.Time
 	if t.mayHaveRun {
 		// This look-up only saves a fetch: the guard of the result decides in any case.
-		if kept, err := w.client.Result(ctx, t.queue, t.id); err == nil {
-			return w.settleDuplicate(settling, t, jobs.Result{JobSeq: t.progress.JobSeq}, kept)
+		if kept := w.storedResult(ctx, t); kept != nil {
+			return w.settleDuplicate(settling, t, "", kept)
 		}
 		next = w.restoreAttempts(ctx, t)
 	}
-	outcome := jobs.RunOutcome{Kind: jobs.RunScheduled, At: next, Progress: t.progress}
-	// The announced delay of a dead worker's retry still holds.
-	if time.Until(next) <= 0 {
-		outcome = w.cfg.Do(ctx, t.job, t.progress)
+	var outcome *jobs.RunOutcome
+	if time.Until(next) > 0 {
+		// The announced delay of a dead worker's retry still holds.
+		outcome = &jobs.RunOutcome{Kind: jobs.RunScheduled, At: next, Progress: t.progress}
+	} else {
+		outcome = w.cfg.Do(ctx, &t.job, &t.progress)
 		w.proxyShortage.add(outcome.NoProxy)
 	}
 	// The body's memory is needed until the result is stored.
@@ -169,6 +171,15 @@ func (w *Worker) complete(ctx, settling context.Context, t *task) bool {
 		w.unschedule(settling, t)
 	}
 	return true
+}
+
+// storedResult returns the result that an earlier run stored; nil if there is none or it cannot be read.
+func (w *Worker) storedResult(ctx context.Context, t *task) *jobs.Result {
+	kept, err := w.client.Result(ctx, t.queue, t.id)
+	if err != nil {
+		return nil
+	}
+	return &kept
 }
 
 // restoreAttempts adds the attempts of a worker that died during the job, as far as retry events announce them. So a job that
@@ -231,8 +242,8 @@ func (t *task) read() {
 }
 
 // invalidResult returns the result of a job that cannot run.
-func (t *task) invalidResult() jobs.Result {
-	result := t.progress.Result(t.job, time.Now())
+func (t *task) invalidResult() *jobs.Result {
+	result := t.progress.Result(&t.job, time.Now())
 	result.Outcome, result.Error, result.Detail = jobs.Failed, jobs.ErrInvalidJob, t.invalid.Error()
 	if invalid, ok := errors.AsType[*jobs.InvalidError](t.invalid); ok {
 		result.Reasons = invalid.Reasons
@@ -241,7 +252,7 @@ func (t *task) invalidResult() jobs.Result {
 	if slices.ContainsFunc(result.Reasons, func(r string) bool { return strings.HasPrefix(r, "meta") }) {
 		result.Meta = nil // it may hold what no NATS header can carry
 	}
-	return result
+	return &result
 }
 
 func messageSize(msg *stream.Delivery) int {

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,13 +18,25 @@ import (
 	"github.com/gofer-mq/gofer/testenv"
 )
 
-// fills is the outcome of a job whose result does not fit into 64 KiB.
-func fills() jobs.RunOutcome { return finished(jobs.Succeeded, "", make([]byte, 100<<10)) }
+// newFullWorld is a world whose results have room for small ones only, and not for that of fills until somebody raises the limit.
+func newFullWorld(t *testing.T, ackWait time.Duration) *world {
+	t.Helper()
+	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10, AckWait: ackWait})
+	kept := fills().Result
+	kept.Queue, kept.ID = "default", "kept"
+	if _, err := w.client.StoreResult(t.Context(), &kept); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// fills is the outcome of a job whose result fits once into 64 KiB.
+func fills() *jobs.RunOutcome { return finished(jobs.Succeeded, "", make([]byte, 40<<10)) }
 
 func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
-	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w := newFullWorld(t, shortWait)
+	w.start(func(_ context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		if job.ID == "big" {
 			return fills()
 		}
@@ -43,13 +56,38 @@ func TestThatResultsWereFullIsForgottenWithTheLeaseOfTheJobThatSawIt(t *testing.
 	w.until("the worker to go on", func() bool { return w.hasResult("small")() && w.hasResult("big")() && w.storable() })
 }
 
+// TestAWorkerSaysWhichLimitOfResultsIsReached, and goes on when the limit is gone, which gofer setup takes from the stream.
+func TestAWorkerSaysWhichLimitOfResultsIsReached(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{})
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
+		return finished(jobs.Succeeded, "", nil)
+	})
+	stream, err := w.client.JetStream().Stream(t.Context(), "GOFER_RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	config.MaxMsgs = 1
+	if _, err := w.client.JetStream().UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	w.publish("a", page)
+	w.publish("b", page)
+	w.until("the results to be too many", func() bool { return errors.Is(w.worker.StoreError(), bus.ErrTooManyResults) })
+	if _, err := w.client.Apply(t.Context(), w.set); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the worker to go on", func() bool { return w.hasResult("a")() && w.hasResult("b")() && w.storable() })
+}
+
 // TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack: the pull that waits for minutes is no reason to stay unready for
 // minutes.
 func TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.drain = 8 * time.Second // with less, a pull does not wait for long
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the worker to pull", func() bool { return w.worker.PullError() == nil })
@@ -66,9 +104,9 @@ func TestAWorkerWithoutJobsIsReadySoonAfterItsServerIsBack(t *testing.T) {
 // TestAJobThatComesWhileResultsAreFullGoesBack has a pull that waits already when the results become full.
 func TestAJobThatComesWhileResultsAreFullGoesBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10, AckWait: longWait})
+	w := newFullWorld(t, longWait)
 	w.drain = 8 * time.Second // with less, a pull ends before the job comes
-	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		if job.ID != "big" {
 			t.Errorf("job %s runs, and its result cannot be stored", job.ID)
 		}
@@ -82,9 +120,9 @@ func TestAJobThatComesWhileResultsAreFullGoesBack(t *testing.T) {
 
 func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{ResultsMaxBytes: 64 << 10})
+	w := newFullWorld(t, shortWait)
 	w.drain = 8 * time.Second // its last sixteenth has to be enough for the job to go back
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome { return fills() })
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome { return fills() })
 	w.publish("big", page)
 	w.until("the results to be full", func() bool { return !w.storable() })
 	// The worker goes on with the result for as long as it has the lease, which is for ever.
@@ -99,7 +137,7 @@ func TestADrainEndsInTimeAlthoughResultsAreFullAndHandsTheJobBack(t *testing.T) 
 
 func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 	t.Parallel()
-	for stream, outcome := range map[string]jobs.RunOutcome{
+	for stream, outcome := range map[string]*jobs.RunOutcome{
 		"GOFER_JOBS":       finished(jobs.Succeeded, "", nil),
 		"GOFER_RESULTS":    finished(jobs.Succeeded, "", nil),
 		"GOFER_DEAD":       finished(jobs.Failed, jobs.ErrPermanent, nil),
@@ -109,13 +147,13 @@ func TestAStreamThatSomebodyDeletedIsMadeAnew(t *testing.T) {
 		t.Run(stream, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, bus.Settings{})
-			w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+			w.start(func(_ context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 				if outcome.Kind == jobs.RunScheduled && job.ID == "before" {
 					return finished(jobs.Succeeded, "", nil)
 				}
-				o := outcome
+				o := *outcome
 				o.At, o.Result.FinishedAt = time.Now().Add(time.Hour), time.Now()
-				return o
+				return &o
 			})
 			w.publish("before", page)
 			w.until("the first job to end", w.hasResult("before"))
@@ -142,7 +180,7 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.set.Replicas = 3 // which this server refuses; the worker learns of it when it creates a stream
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	if err := w.client.JetStream().DeleteStream(t.Context(), "GOFER_RESULTS"); err != nil {
@@ -164,7 +202,7 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	for _, id := range []string{strings.Repeat("a", 129), strings.Repeat("b", 600), strings.Repeat("c", 3900), strings.Repeat("d.", 1900) + "d"} {
@@ -182,7 +220,7 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	var early, runs atomic.Int32
-	w.start(func(_ context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
 		if !job.NotBefore.IsZero() && job.ID == "past" {
 			early.Add(1)
@@ -203,12 +241,12 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
-	w.start(func(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+	w.start(func(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}); err != nil {
 			t.Error(err)
 		}
 		<-ctx.Done() // the worker has heard of it
-		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour)}
+		return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour)}
 	})
 	w.publish("j1", page)
 	w.until("the run to end", func() bool { s := w.worker.Stats(); return s.Scheduled == 1 && s.InFlight["default"] == 0 })
@@ -223,7 +261,7 @@ func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	var ids []string
@@ -241,6 +279,7 @@ func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 	}
 	w.publish("good", page)
 	w.until("the good job to end", w.hasResult("good"))
+	w.until("all jobs to be acked, after their dead letters", func() bool { return w.queued() == 0 })
 	for _, id := range ids {
 		w.until("job "+id+" to end", w.hasResult(id))
 		r, err := w.client.Result(t.Context(), "default", id)
@@ -251,7 +290,6 @@ func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 			t.Errorf("job %s has the dead letter %q, %v", id, letter.Payload, err)
 		}
 	}
-	w.until("all jobs to be acked", func() bool { return w.queued() == 0 })
 	if s := w.worker.Stats(); s.Redelivered != 0 {
 		t.Errorf("%d jobs redelivered, want none", s.Redelivered)
 	}
@@ -261,7 +299,7 @@ func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 func TestAJobWithForgedHeadersEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait})
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	readable, unreadable := testenv.ForgedHeaders("1", "gofer.jobs.default.good")
@@ -296,7 +334,7 @@ func TestAWorkerIsReadyBesideTheRollupsOfAnOlderVersion(t *testing.T) {
 	if _, err := js.CreateStream(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.until("the worker to name the stream", func() bool { return strings.Contains(w.logged.String(), "allow_msg_counter") })

@@ -42,9 +42,9 @@ func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
-		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour), Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}}
+		return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour), Progress: jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}}
 	})
 	w.publish("a", page)
 	w.until("the job to end", w.gone("a"))
@@ -63,10 +63,10 @@ func TestAWaitingJobGoesOnWithoutWhatOnlyPeopleRead(t *testing.T) {
 	w := newWorld(t, bus.Settings{})
 	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1500 })
-	w.start(func(_ context.Context, _ jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+	w.start(func(_ context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		if len(progress.Attempts) == 0 {
 			tried := []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503, Error: strings.Repeat("e", 2000)}}
-			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now(), Progress: jobs.Progress{Attempts: tried}}
+			return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now(), Progress: jobs.Progress{Attempts: tried}}
 		}
 		o := finished(jobs.Failed, jobs.ErrPermanent, nil)
 		o.Result.Attempts = progress.Attempts
@@ -84,7 +84,7 @@ func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	w.change("GOFER_DEAD", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Failed, jobs.ErrPermanent, nil)
 	})
 	w.publish("a", page)
@@ -93,19 +93,28 @@ func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
 
 func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
-	w.change("GOFER_EVENTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
-	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
-		runs.Add(1)
-		return finished(jobs.Succeeded, "", nil)
-	})
-	for range 2 {
-		w.publish("a", page)
-		w.until("the job to end", w.gone("a"))
-	}
-	if s := w.worker.Stats(); runs.Load() != 2 || s.Duplicates != 1 {
-		t.Errorf("%d runs, %d duplicates; want 2 and 1", runs.Load(), s.Duplicates)
+	for name, change := range map[string]func(*jetstream.StreamConfig){
+		"sealed": func(c *jetstream.StreamConfig) { c.Sealed = true },
+		// Somebody who wants to keep the oldest events makes the stream refuse the newest.
+		"full": func(c *jetstream.StreamConfig) { c.Discard, c.MaxBytes = jetstream.DiscardNew, 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, bus.Settings{})
+			w.change("GOFER_EVENTS", change)
+			var runs atomic.Int32
+			w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
+				runs.Add(1)
+				return finished(jobs.Succeeded, "", nil)
+			})
+			for range 2 {
+				w.publish("a", page)
+				w.until("the job to end", w.gone("a"))
+			}
+			if s := w.worker.Stats(); runs.Load() != 2 || s.Duplicates != 1 {
+				t.Errorf("%d runs, %d duplicates; want 2 and 1", runs.Load(), s.Duplicates)
+			}
+		})
 	}
 }
 
@@ -113,7 +122,7 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
 	var runs atomic.Int32
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -141,11 +150,16 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{})
-	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
-	w.start(func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome {
+	taken, sealed := make(chan struct{}), make(chan struct{})
+	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
+		close(taken)
+		<-sealed
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.publish("a", page)
+	<-taken // a worker that finds the stream sealed takes no job at all
+	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
+	close(sealed)
 	w.until("the job to be held", func() bool { return len(w.worker.Unsettled()) == 1 })
 	w.until("the open pulls to end", func() bool {
 		c, err := w.client.JetStream().Consumer(t.Context(), "GOFER_JOBS", "worker-default")

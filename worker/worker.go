@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -37,19 +39,19 @@ type Config struct {
 	// Concurrency is how many jobs run at once; zero means 64.
 	Concurrency int
 	// Do runs one job. It returns soon after ctx has ended. context.Cause(ctx) is then one of the errors of package jobs.
-	Do func(ctx context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome
+	Do func(ctx context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome
 	// AckWait is how long the server waits for a heartbeat or ack before it redelivers a job; zero means bus.AckWait. A
 	// consumer with a shorter ack wait is obeyed.
 	AckWait time.Duration
 	// DrainTimeout bounds how long Run goes on after its context ended; zero means 30 s.
 	DrainTimeout time.Duration
-	// Observer is told what the worker does.
+	// Observer has the functions that the worker calls.
 	Observer Observer
 	// Restore recreates missing streams: somebody may delete one while the worker runs. Nil means that the worker recreates
 	// none, and jobs that need the stream wait for it.
 	Restore func(context.Context) error
-	// WaitForSite tells whoever releases jobs that one waits for a site. It reports false if nobody does; nil is the same. Then
-	// such a job waits for a time. It must not block.
+	// WaitForSite reports a job that waits for a site to whoever releases it. It reports false if nobody does; nil is the same.
+	// Then such a job waits for a time. It must not block.
 	WaitForSite func(site string) bool
 	// InspectInterval is the interval at which the worker inspects its consumers and streams; zero means 5 s. It is several times
 	// as long while there is no work: see quietSkips.
@@ -61,10 +63,11 @@ type Config struct {
 	Name string
 }
 
-// Observer is told what a worker does. A nil function is not called. Each may be called from any goroutine and must not block.
+// Observer has functions that report what a worker does. A nil function is not called. Each may be called from any goroutine
+// and must not block.
 type Observer struct {
 	// Ended is called once for each job whose result this worker stored.
-	Ended func(job jobs.Job, result jobs.Result)
+	Ended func(job *jobs.Job, result *jobs.Result)
 	// Taken is called for each delivered job. Waited is the time since the job was stored or became due. Again is true for a
 	// redelivered job, whose waited is meaningless.
 	Taken func(queue string, waited time.Duration, again bool)
@@ -80,7 +83,7 @@ type Observer struct {
 
 func (o Observer) withDefaults() Observer {
 	if o.Ended == nil {
-		o.Ended = func(jobs.Job, jobs.Result) {}
+		o.Ended = func(*jobs.Job, *jobs.Result) {}
 	}
 	if o.Taken == nil {
 		o.Taken = func(string, time.Duration, bool) {}
@@ -110,10 +113,15 @@ type Worker struct {
 
 	draining    atomic.Bool
 	drainEnds   atomic.Pointer[time.Time] // nil before a drain begins
-	resultsFull atomic.Bool               // the results stream refused the latest result because it is full
+	resultsFull atomic.Pointer[error]     // which limit of the results stream refused the latest result; nil if there is room
 	unsettled   unsettled
 	restoring   restoring
 	streams     streams
+	storing     chan struct{}       // has one place: see storeGuarded
+	unguarded   *semaphore.Weighted // unguardedBytes: see storeUnguarded
+	// waitingFill is nil before the first question.
+	waitingFill atomic.Pointer[knownFill]
+	askingFill  singleflight.Group // of the questions for waitingFill
 	stats       stats
 
 	// pullLimiter limits how fast jobs are pulled while no proxy is usable. Otherwise a million waiting jobs would each be
@@ -145,6 +153,7 @@ func New(cfg Config) (*Worker, error) {
 	cfg.Observer = cfg.Observer.withDefaults()
 	w := &Worker{
 		client: stream.New(cfg.Client), cfg: cfg, tasks: make(chan *task), slots: newSlots(cfg.Concurrency), jobs: running{tasks: map[jobName]*task{}},
+		storing: make(chan struct{}, 1), unguarded: semaphore.NewWeighted(unguardedBytes),
 		pullLimiter: rate.NewLimiter(rate.Limit(cfg.Concurrency), cfg.Concurrency),
 	}
 	for _, q := range cfg.Queues {
@@ -159,18 +168,15 @@ func New(cfg Config) (*Worker, error) {
 func (w *Worker) IsDraining() bool { return w.draining.Load() }
 
 // StoreError returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is
-// bus.ErrResultsFull, the worker takes no jobs.
+// bus.ErrResultsFull or bus.ErrTooManyResults, the worker takes no jobs.
 func (w *Worker) StoreError() error {
-	if w.resultsFull.Load() {
-		return bus.ErrResultsFull
+	if full := w.resultsFull.Load(); full != nil {
+		return *full
 	}
 	return w.unsettled.err()
 }
 
-// Slots returns the number of slots in use and of all slots.
-func (w *Worker) Slots() (busy, total int) { return w.slots.busy(), w.cfg.Concurrency }
-
-// Backlog returns the backlog of each queue, at most a few seconds old.
+// Backlog returns the backlog of each queue: at most a few seconds old if the worker has work of that queue, else at most 30 s.
 func (w *Worker) Backlog() map[string]bus.Backlog {
 	out := map[string]bus.Backlog{}
 	for _, p := range w.pullers {

@@ -73,8 +73,8 @@ func (w *world) connect(url string) (*nats.Conn, *bus.Client) {
 	return nc, client
 }
 
-// start runs a worker until the test ends.
-func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.RunOutcome) {
+// start runs a worker until the test ends. Of several, w.worker and w.stop are those of the last one.
+func (w *world) start(do func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome) {
 	w.Helper()
 	_, client := w.connect(cmp.Or(w.link, w.nats.URL()))
 	set := w.set // which the test may change while the worker runs
@@ -103,19 +103,21 @@ func (w *world) start(do func(context.Context, jobs.Job, jobs.Progress) jobs.Run
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
+	started := w.worker // the next start replaces w.worker
 	running.Go(func() {
-		if err := w.worker.Run(ctx); err != nil {
+		if err := started.Run(ctx); err != nil {
 			w.Error(err)
 		}
 	})
-	w.stop = func() time.Duration {
+	stop := func() time.Duration {
 		begin := time.Now()
 		cancel()
 		running.Wait()
 		return time.Since(begin)
 	}
+	w.stop = stop
 	w.Cleanup(func() {
-		w.stop()
+		stop()
 		if w.Failed() {
 			w.Logf("the worker said:\n%s", &w.logged)
 		}
@@ -149,8 +151,8 @@ func (w *world) storable() bool {
 	return w.worker.StoreError() == nil
 }
 
-func finished(outcome, code string, body []byte) jobs.RunOutcome {
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
+func finished(outcome, code string, body []byte) *jobs.RunOutcome {
+	return &jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: outcome, Error: code, Body: body, FinishedAt: time.Now()}}
 }
 
 const page = "http://shop.test/"

@@ -16,14 +16,9 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// breakersCommand is the group of verbs about circuit breakers. Without a verb it prints its help.
+// breakersCommand is the group of verbs about circuit breakers.
 func (a *app) breakersCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		// args turns cobra's own complaints into usage errors with exit code 2.
-		Use: "breakers", Short: "List and reset the circuit breakers of the fleet", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(
+	return verbGroup("breakers", "List and reset the circuit breakers of the fleet",
 		&cobra.Command{
 			Use: "ls", Short: "List each proxy's breaker, and in how many workers it is in which state",
 			Long: `Lists each proxy's breaker, and in how many workers it is in which state. Avoided says for how long a proxy
@@ -33,7 +28,6 @@ that one worker found dead is the last resort of others.`,
 		},
 		a.breakersResetCommand(),
 	)
-	return cmd
 }
 
 // breakersResetCommand takes exactly one of a proxy's id and --all: a call without either must not reset everything.
@@ -45,8 +39,7 @@ func (a *app) breakersResetCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "close the breaker of every proxy")
 	cmd.RunE = func(cmd *cobra.Command, ids []string) error {
-		// all without an id, or an id without all: the two conditions are equal only if both or none hold.
-		if all == (len(ids) == 1) {
+		if all == (len(ids) == 1) { // both, or neither
 			return usage("breakers reset: name one PROXY, or --all")
 		}
 		return a.verb("breakers reset", a.breakersReset)(cmd, ids)
@@ -54,9 +47,7 @@ func (a *app) breakersResetCommand() *cobra.Command {
 	return cmd
 }
 
-// workerBreakers is one worker's answer. Total also counts the breakers for which the answer has no room. It
-// mirrors the answer of control.Breakers; a worker bounds its list and says how many there are in Total. A member
-// that a newer worker adds is ignored.
+// workerBreakers is one worker's answer to control.Breakers. Total also counts the breakers for which the answer has no room.
 type workerBreakers struct {
 	Worker   string          `json:"worker"`
 	Total    int             `json:"total"`
@@ -72,14 +63,15 @@ func (a *app) breakersLs(ctx context.Context, s *session, _ []string) error {
 	}
 	for _, w := range list {
 		if w.Total > len(w.Breakers) {
-			a.note("worker %s has %d breakers; those shown are %d, the ones that are not closed first", w.Worker, w.Total, len(w.Breakers))
+			a.note("worker %s has %d breakers and lists %d of them, those that are not closed first", w.Worker, w.Total, len(w.Breakers))
 		}
 	}
 	// Programs get the answers of the workers as they are, and may add them up in another way.
 	if a.json {
 		return a.printJSON(list)
 	}
-	header, rows := breakerTable(mergeBreakers(list))
+	merged, _ := mergeBreakers(list)
+	header, rows := breakerTable(merged)
 	return a.list(header, rows, "No proxies.")
 }
 
@@ -90,24 +82,27 @@ func askBreakers(ctx context.Context, s *session, request control.BreakersReques
 	return list, err
 }
 
-// mergeBreakers puts the answers of the workers together: a proxy has one entry. They are sorted by id.
-func mergeBreakers(list []workerBreakers) []*fleetBreaker {
+// mergeBreakers puts the answers of the workers together: each proxy has one entry. The entries are sorted by id. known is the
+// largest number of proxies that one worker has.
+func mergeBreakers(list []workerBreakers) (merged []*fleetBreaker, known int) {
 	fleet := map[string]*fleetBreaker{}
 	for _, w := range list {
+		known = max(known, w.Total)
 		for _, b := range w.Breakers {
-			// FailureCount begins below zero, so that the first worker sets the threshold even if it has no
-			// failures.
+			// FailureCount begins below zero, so that the first worker sets the threshold even without failures.
 			if fleet[b.ProxyID] == nil {
 				fleet[b.ProxyID] = &fleetBreaker{ProxyID: b.ProxyID, Workers: map[string]int{}, FailureCount: -1}
 			}
 			fleet[b.ProxyID].add(b)
 		}
 	}
-	return slices.SortedFunc(maps.Values(fleet), func(a, b *fleetBreaker) int { return cmp.Compare(a.ProxyID, b.ProxyID) })
+	merged = slices.SortedFunc(maps.Values(fleet), func(a, b *fleetBreaker) int { return cmp.Compare(a.ProxyID, b.ProxyID) })
+	return append([]*fleetBreaker{}, merged...), known // JSON has [] for none
 }
 
-// worstFirst sorts those in front that most workers cannot use. The order is kept otherwise.
-func worstFirst(list []*fleetBreaker) []*fleetBreaker {
+// worstFirst sorts those proxies in front that most workers cannot use. Equal ones keep their order, so that the rows of a screen
+// do not jump.
+func worstFirst(list []*fleetBreaker) {
 	// A worker that cannot use the proxy weighs more than one that avoids it: an avoided proxy is still used as a
 	// last resort.
 	trouble := func(f *fleetBreaker) int {
@@ -118,11 +113,9 @@ func worstFirst(list []*fleetBreaker) []*fleetBreaker {
 		return 2*(f.Workers["open"]+f.Workers["half_open"]) + avoided
 	}
 	slices.SortStableFunc(list, func(a, b *fleetBreaker) int { return cmp.Or(trouble(b)-trouble(a), b.FailureCount-a.FailureCount) })
-	return list
 }
 
-// breakerTable makes a row for each proxy. The header is returned with the rows, because gofer top puts both into a
-// panel.
+// breakerTable makes a row for each proxy.
 func breakerTable(list []*fleetBreaker) (header table.Row, rows []table.Row) {
 	for _, f := range list {
 		rows = append(rows, table.Row{
@@ -132,17 +125,19 @@ func breakerTable(list []*fleetBreaker) (header table.Row, rows []table.Row) {
 	return table.Row{"proxy", "closed", "open", "half open", "failures", "next test", "avoided"}, rows
 }
 
-// fleetBreaker is what the workers say of one proxy: in how many workers its breaker is in which state, the failures in the
-// worker that has the most, the first test that any of them has planned, and until when the proxy is avoided.
-// NextTestTime is nil if no worker has planned a test.
+// fleetBreaker is what the workers report of one proxy: the number of workers by the state of its breaker, the failures in the
+// worker with the most, the earliest test that any of them has planned (nil if none has), and the latest time until which one
+// avoids it.
 type fleetBreaker struct {
-	ProxyID          string         `json:"proxy_id"`
-	Workers          map[string]int `json:"workers"`
-	FailureCount     int            `json:"failure_count"`
-	FailureThreshold int            `json:"failure_threshold"`
-	NextTestTime     *time.Time     `json:"next_test_time"`
-	AvoidedUntil     *time.Time     `json:"avoided_until,omitempty"`
-	AvoidedBy        string         `json:"avoided_by,omitempty"`
+	ProxyID string         `json:"proxy_id"`
+	Workers map[string]int `json:"workers"`
+	// FailureCount is how many failures count for the breaker now, and FailureThreshold how many open it there.
+	FailureCount     int        `json:"failure_count"`
+	FailureThreshold int        `json:"failure_threshold"`
+	NextTestTime     *time.Time `json:"next_test_time"`
+	// AvoidedUntil is nil if no worker avoids the proxy. AvoidedBy is the worker that found it dead.
+	AvoidedUntil *time.Time `json:"avoided_until,omitempty"`
+	AvoidedBy    string     `json:"avoided_by,omitempty"`
 }
 
 // add adds the breaker of one more worker. The order of the workers has no influence, except for which of two
@@ -156,7 +151,7 @@ func (f *fleetBreaker) add(b admin.Breaker) {
 	if b.NextTestTime != nil && (f.NextTestTime == nil || b.NextTestTime.Before(*f.NextTestTime)) {
 		f.NextTestTime = b.NextTestTime
 	}
-	// The latest end, and who has reported it.
+	// The latest end is shown: until then some worker uses the proxy only as a last resort.
 	if b.AvoidedUntil != nil && (f.AvoidedUntil == nil || f.AvoidedUntil.Before(*b.AvoidedUntil)) {
 		f.AvoidedUntil, f.AvoidedBy = b.AvoidedUntil, b.AvoidedBy
 	}
@@ -167,8 +162,7 @@ func (f *fleetBreaker) failures() string {
 	return fmt.Sprintf("%d of %d", f.FailureCount, f.FailureThreshold)
 }
 
-// avoided says for how long some workers use the proxy only as a last resort. The time may have passed since the
-// worker answered; it is never shown as negative.
+// avoided says for how long some workers use the proxy only as a last resort.
 func (f *fleetBreaker) avoided() string {
 	if f.AvoidedUntil == nil {
 		return ""
@@ -176,9 +170,8 @@ func (f *fleetBreaker) avoided() string {
 	return fmt.Sprintf("for %s (found dead by %s)", max(0, time.Until(*f.AvoidedUntil)).Round(time.Second), f.AvoidedBy)
 }
 
-// breakersReset closes one breaker or all of them, in every worker that answers. It fails if no worker has the proxy.
-// Workers that do not answer keep their breakers, so the count of workers is printed. A breaker that is closed may
-// open again at the next failures: a reset repairs nothing.
+// breakersReset closes one breaker or all of them, in every worker that answers, and prints how many these are. It fails if no
+// worker has the proxy.
 func (a *app) breakersReset(ctx context.Context, s *session, args []string) error {
 	var request control.ResetRequest
 	what := "every proxy"
@@ -205,5 +198,5 @@ func (a *app) breakersReset(ctx context.Context, s *session, args []string) erro
 		return fmt.Errorf("no worker has a proxy %s; see gofer breakers ls", request.ProxyID)
 	}
 	slices.SortFunc(list, func(a, b control.ResetResponse) int { return cmp.Compare(a.Worker, b.Worker) })
-	return a.say(map[string]any{"proxy_id": request.ProxyID, "workers": list}, "The breaker of %s is closed in %d of %d workers.", what, workers, len(list))
+	return a.printDone(map[string]any{"proxy_id": request.ProxyID, "workers": list}, "The breaker of %s is closed in %d of %d workers.", what, workers, len(list))
 }

@@ -14,26 +14,25 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// bulk are the flags of a command that acts on many things at once. Each flag that is given narrows the choice
-// further. Commands that act on jobs and on dead letters embed it, so both speak of queue, site and since
-// alike. queue with an ID is no filter: it names the queue in which the ID is looked up.
-type bulk struct {
+// bulkFlags are the flags of a command that acts on many jobs or dead letters: those that fit all flags given. queue beside
+// an ID is no filter, but the queue in which the ID is looked up.
+type bulkFlags struct {
 	queue, site string
 	since       sinceFlag
 	yes         bool
 }
 
 // add adds the flags to a command. things names in the help text what the command acts on.
-func (b *bulk) add(flags *pflag.FlagSet, things string) {
-	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this queue; with an ID: its queue")
-	flags.Var((*siteFlag)(&b.site), "site", "all "+things+" of this site, such as example.com or example.com:8443")
+func (b *bulkFlags) add(flags *pflag.FlagSet, things string) {
+	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this `QUEUE`; with an ID: its queue")
+	flags.Var((*siteFlag)(&b.site), "site", "all "+things+" of this `SITE`, such as example.com or example.com:8443")
 	// The value is read once, when the flags are parsed: a duration does not move on while the verb runs.
-	flags.Var(&b.since, "since", "all "+things+" since this time (RFC 3339), or for no longer than this duration")
+	flags.Var(&b.since, "since", "all "+things+" since this `TIME` (RFC 3339), or for no longer than this duration")
 	flags.BoolVar(&b.yes, "yes", false, "do not ask")
 }
 
-// siteFlag is a flag that takes a site, in the spelling of the workers. What no site can be called, such as a URL, would find
-// nothing.
+// siteFlag is a flag that takes a site and keeps it in the spelling of the workers. It refuses a text that is no site, such as a
+// URL: as a filter it would find nothing, which looks like an answer.
 type siteFlag string
 
 // String is the site; empty if none is given.
@@ -44,21 +43,21 @@ func (s *siteFlag) Type() string { return "string" }
 
 // Set reads the flag.
 func (s *siteFlag) Set(written string) error {
-	names, err := sitesOf(written)
+	names, err := siteNamesOf(written)
 	if err != nil {
 		return err
 	}
-	*s = siteFlag(names[0]) // which stands for all of them
+	*s = siteFlag(names[0]) // all names mean the same site
 	return nil
 }
 
-// sinceFlag is a flag that takes a time, or a duration before now. The zero value is not given and admits every time.
+// sinceFlag is a flag that takes a time, or a duration before the call. The zero value admits every time.
 type sinceFlag struct {
 	time.Time
 	given bool
 }
 
-// String is the time as it is written; empty if there is none. Help shows no default while it is empty.
+// String is the time; empty if none is given, so that help shows no default.
 func (s *sinceFlag) String() string {
 	if !s.given {
 		return ""
@@ -69,8 +68,7 @@ func (s *sinceFlag) String() string {
 // Type is how help names the value.
 func (s *sinceFlag) Type() string { return "time" }
 
-// Set reads the flag. A duration counts back from the moment of the call. A time in the future is an error, because
-// nothing could fit it.
+// Set reads the flag. A time in the future is an error, because nothing could fit it.
 func (s *sinceFlag) Set(written string) error {
 	at, err := time.Parse(time.RFC3339, written)
 	if err != nil {
@@ -91,8 +89,7 @@ func (s *sinceFlag) Set(written string) error {
 const maxIDs = 1_000_000
 
 // ids returns the IDs that the arguments name. "-" stands for the IDs on standard input, one a line. More than maxIDs of
-// them are a usage error, so that a wrong file does not fill the memory. IDs that are given twice stay twice; what
-// acts on them finds the second one done.
+// them are a usage error, so that a wrong file does not fill the memory.
 func (a *app) ids(args []string) ([]string, error) {
 	var out []string
 	for _, arg := range args {
@@ -116,17 +113,18 @@ func (a *app) ids(args []string) ([]string, error) {
 }
 
 const (
-	// atOnce is how many things are done at the same time. Each takes a few round trips, so this many keep a
-	// connection busy without flooding the server.
+	// atOnce is how many things are done at the same time. Each takes a few round trips.
 	atOnce = 16
 	// maxNamed is how many failures are named one by one.
 	maxNamed = 10
 )
 
-// forEach does something to each of many things, at most atOnce at the same time. It returns how many succeeded. The
-// error names the first maxNamed failures. After an interruption no further thing is begun, those that have begun end,
-// and the error is the cause of ctx.
+// forEach calls do for each thing, at most atOnce at the same time, and returns how many succeeded. The error names the first
+// maxNamed failures. After an interruption it begins no further thing, waits for those that have begun, and returns the cause of
+// ctx. A lost connection is such an end, too, because each further thing would wait for it.
 func forEach[T any](ctx context.Context, things []T, do func(context.Context, T) error) (done int, err error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	// Each goroutine writes its own element, so the slice needs no lock.
 	failures := make([]error, len(things))
 	var group errgroup.Group
@@ -139,12 +137,13 @@ func forEach[T any](ctx context.Context, things []T, do func(context.Context, T)
 			continue
 		}
 		group.Go(func() error {
-			failures[i] = do(ctx, thing)
-			// The group must not stop at the first error, so none is returned to it.
-			return nil
+			if failures[i] = do(ctx, thing); isConnectionLost(failures[i]) {
+				stop(failures[i])
+			}
+			return nil // an error would end the group
 		})
 	}
-	_ = group.Wait() // the failures are in their slice
+	_ = group.Wait()
 	for _, err := range failures {
 		if err == nil {
 			done++
@@ -156,8 +155,7 @@ func forEach[T any](ctx context.Context, things []T, do func(context.Context, T)
 	return done, joinFirst(failures)
 }
 
-// joinFirst joins the first maxNamed errors that are not nil, and counts the others. It returns nil if there is
-// none. The clone keeps the caller's slice as it is: DeleteFunc writes into it.
+// joinFirst joins the first maxNamed errors that are not nil, and counts the others. It returns nil if there is none.
 func joinFirst(errs []error) error {
 	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
 	if len(errs) > maxNamed {
@@ -166,9 +164,8 @@ func joinFirst(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// count is a number of things in words: "1 job", "3 jobs". thing is the singular.
+// count is a number of things in words: "1 job", "3 jobs". thing is a singular whose plural ends in s.
 func count(n int, thing string) string {
-	// Only plurals in s are needed.
 	if n == 1 {
 		return "1 " + thing
 	}

@@ -152,6 +152,11 @@ func TestManyDeadLettersAreFoundByTheirFlags(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "dead", "purge", "--reason", jobs.ErrTimedOut, "--queue", "default", "--yes"); code != exitOK || letters() != "default/b low/c low/d " {
 		t.Errorf("purge by reason and queue: exit %d, %q; left %q", code, errOut, letters())
 	}
+	for _, args := range []string{"--reason no_proxy --yes", "--queue none --yes --json", "- --yes"} {
+		if code, out, errOut := gofer(t, "", append([]string{"dead", "replay"}, strings.Fields(args)...)...); code != exitOK || out != "" || errOut != "No dead letters fit.\n" {
+			t.Errorf("replay %s, which fits nothing: exit %d, %q, %q", args, code, out, errOut)
+		}
+	}
 	if code, out, errOut := gofer(t, "", "dead", "replay", "--site", "books.test", "--since", "1h", "--yes"); code != exitOK || strings.Count(out, "low/replay-") != 2 {
 		t.Errorf("replay by site: exit %d, %q, %q", code, out, errOut)
 	}
@@ -243,5 +248,31 @@ func TestTheFirstTenFailuresAreNamedAndTheOthersCounted(t *testing.T) {
 	}
 	if !errors.Is(joinFirst([]error{nil, io.EOF}), io.EOF) || joinFirst(nil) != nil {
 		t.Error("joinFirst lost an error, or made one")
+	}
+}
+
+// TestADurableThatIsMissingIsNamedWithTheCommandThatCreatesIt: after that command the same call follows it.
+func TestADurableThatIsMissingIsNamedWithTheCommandThatCreatesIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"results --durable mine":              "the stream GOFER_RESULTS has no consumer mine: nats consumer add GOFER_RESULTS mine ",
+		"events --until-now --durable mine":   "the stream GOFER_EVENTS has no consumer mine: nats consumer add GOFER_EVENTS mine ",
+		"events --until-now --durable a.b":    "invalid consumer name",
+		"events --until-now --durable reader": "",
+	} {
+		code, _, errOut := gofer(t, "", strings.Fields(args)...)
+		if !strings.Contains(errOut, want) || strings.Contains(errOut, "err_code") || (code == exitOK) != (want == "") {
+			t.Errorf("%s: exit %d, %q, want %q", args, code, errOut, want)
+		}
+	}
+	if err := w.client.JetStream().DeleteConsumer(t.Context(), "GOFER_EVENTS", client.Reader); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errOut := gofer(t, "", "events", "--durable", client.Reader); code != exitFailed || !strings.HasSuffix(errOut, "has no consumer reader: gofer setup creates it\n") {
+		t.Errorf("the reader is missing: exit %d, %q", code, errOut)
 	}
 }

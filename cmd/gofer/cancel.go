@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -9,11 +11,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// cancelFlags are the flags of cancel. The filters are joined by and.
+// cancelFlags are the flags of cancel.
 type cancelFlags struct {
-	// It is empty for any state.
-	bulk
-	state string
+	bulkFlags
+	state string // empty for any state
 }
 
 // cancelCommand takes IDs, or flags that find jobs, and not both: a flag beside an ID could only be a mistake.
@@ -22,7 +23,8 @@ func (a *app) cancelCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cancel [ID…|-]", Short: "End queued, waiting or running jobs with a cancelled result",
 		Long: `Cancels the jobs that the IDs name; - stands for IDs on standard input, one a line. Without an ID it cancels all jobs that fit every
-flag given. More than one job is asked about first: --yes skips the question, and is required without a terminal.`,
+flag given. Jobs found by flags are always asked about first, and named ones from two on: --yes skips the question, and is required
+in its place without a terminal.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// The check needs no connection, so a wrong call fails even without a server.
 			if err := f.check(cmd, args); err != nil {
@@ -32,7 +34,7 @@ flag given. More than one job is asked about first: --yes skips the question, an
 		},
 	}
 	f.add(cmd.Flags(), "jobs")
-	cmd.Flags().StringVar(&f.state, "state", "", "all jobs in this state: "+stateNames())
+	cmd.Flags().StringVar(&f.state, "state", "", "all jobs in this `STATE`: "+stateNames())
 	return cmd
 }
 
@@ -51,46 +53,62 @@ func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
 	return checkState(f.state)
 }
 
-// cancel ends the jobs that the arguments name or the flags find. It counts those that were cancelled and names those
-// that were not. One job that cannot be cancelled does not keep the others from it.
+// cancel ends the jobs that the arguments name or the flags find. It prints how many were cancelled and names those that
+// were not. A job that cannot be cancelled does not keep the others.
 func (a *app) cancel(ctx context.Context, s *session, f cancelFlags, args []string) error {
-	// One name is by far the most frequent call, and gets a sentence of its own.
+	// One name is by far the most frequent call. Its answer names the job, where the others give a number.
 	if len(args) == 1 && args[0] != "-" {
 		return a.cancelOne(ctx, s, f.queue, args[0])
 	}
-	keys, unknown, err := a.toCancel(ctx, s, f, args)
+	keys, unknown, err := a.jobsToCancel(ctx, s, f, args)
 	if err != nil {
 		return err
 	}
 	if err := a.confirm(f.yes, len(keys), len(args) == 0, "Cancel "+count(len(keys), "job")+"?"); err != nil {
 		return err
 	}
-	done, err := forEach(ctx, keys, s.client.Cancel)
-	// The count is printed before the error, for what was cancelled stays so.
-	if said := a.say(map[string]any{"cancelled": done, "failed": len(keys) - done + len(unknown)}, "Cancelled: %s.", count(done, "job")); said != nil {
-		return said
+	// The error is joined below and not returned here: the user has to learn how many jobs were cancelled in any case.
+	done, err := forEach(ctx, keys, s.cancel)
+	if printErr := a.printDone(map[string]any{"cancelled": done, "failed": len(keys) - done + len(unknown)}, "Cancelled: %s.", count(done, "job")); printErr != nil {
+		return printErr
 	}
 	// Names of no job and failures to cancel become one error, so the exit code is 1 if anything is left.
 	return joinFirst(append(unknown, err))
 }
 
-// cancelOne cancels the one job that the call names, without a question. Errors: those of client.Cancel, such as
-// client.ErrFinished for a job that has ended.
+// cancel cancels one job. The error about a job that has ended says how and when: a user who cancels too late wants to know what
+// was fetched.
+func (s *session) cancel(ctx context.Context, k client.Key) error {
+	err := s.client.Cancel(ctx, k)
+	if !errors.Is(err, client.ErrFinished) {
+		return err
+	}
+	r, resultErr := s.client.Result(ctx, k)
+	if resultErr != nil { // it may have expired since
+		return err
+	}
+	outcome := r.Outcome
+	if outcome == jobs.Cancelled {
+		outcome = "was cancelled"
+	}
+	return fmt.Errorf("job %s %s at %s: %w, so there is nothing to cancel", k, outcome, localTime(r.FinishedAt), client.ErrFinished)
+}
+
+// cancelOne cancels the one job that the call names, without a question. Errors: those of cancel.
 func (a *app) cancelOne(ctx context.Context, s *session, queue, name string) error {
 	k, err := key(ctx, s, queue, name)
 	if err != nil {
 		return err
 	}
-	if err := s.client.Cancel(ctx, k); err != nil {
+	if err := s.cancel(ctx, k); err != nil {
 		return err
 	}
-	return a.say(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
+	return a.printDone(map[string]any{"queue": k.Queue, "id": k.ID, "outcome": jobs.Cancelled}, "Job %s is cancelled.", k)
 }
 
-// toCancel returns the jobs that the arguments name or the filter finds. unknown holds an error for each name that is no
+// jobsToCancel returns the jobs that the arguments name or the filter finds. unknown holds an error for each name that is no
 // job. err ends the call: the server cannot be asked, or a name is written wrongly.
-func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []string) (keys []client.Key, unknown []error, err error) {
-	// Without names the filters decide.
+func (a *app) jobsToCancel(ctx context.Context, s *session, f cancelFlags, args []string) (keys []client.Key, unknown []error, err error) {
 	if len(args) == 0 {
 		// All keys are gathered before the question, so that the question can name their number. A job that
 		// ends meanwhile fails to be cancelled and is counted as such.
@@ -120,7 +138,7 @@ func (a *app) toCancel(ctx context.Context, s *session, f cancelFlags, args []st
 	return keys, unknown, nil
 }
 
-// filter returns what the flags say of the jobs. Flags that are not given admit every job.
-func (b *bulk) filter(state string) client.ListFilter {
+// filter returns the flags and a state as a filter of jobs.
+func (b *bulkFlags) filter(state string) client.ListFilter {
 	return client.ListFilter{Queue: b.queue, State: state, Site: b.site, Since: b.since.Time}
 }

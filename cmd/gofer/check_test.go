@@ -15,11 +15,11 @@ import (
 )
 
 // outcomes reads what gofer proxies check --json printed, by id; a proxy that is printed twice fails the test.
-func outcomes(t *testing.T, out string) map[string]checked {
+func outcomes(t *testing.T, out string) map[string]checkResult {
 	t.Helper()
-	all := map[string]checked{}
+	all := map[string]checkResult{}
 	for line := range strings.Lines(out) {
-		var r checked
+		var r checkResult
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			t.Fatalf("not a JSON object: %q", line)
 		}
@@ -61,7 +61,7 @@ func TestCheckSaysWhichProxiesWorkAndWhyOthersDoNot(t *testing.T) {
 		t.Errorf("credentials were printed:\n%s%s", out, errOut)
 	}
 	got := outcomes(t, out)
-	for _, want := range []checked{
+	for _, want := range []checkResult{
 		{ID: "good", OK: true, Status: 200}, {ID: "socks", OK: true, Status: 200}, {ID: "login", OK: true, Status: 200},
 		{ID: "wrong-login", Fault: jobs.FaultProxy, Error: "the proxy wants other credentials (407)"},
 		{ID: "refusing", Fault: refusal(got["refusing"].Fault), Error: "the proxy"},
@@ -179,7 +179,7 @@ func TestWrongChecksAreUsageErrors(t *testing.T) {
 			t.Errorf("gofer proxies check %s: exit %d, %q, %q; want %d and %q", c.args, code, out, errOut, exitUsage, c.want)
 		}
 	}
-	if code, _, errOut := gofer(t, "# none\n", "proxies", "check", "-"); code != exitFailed || !strings.Contains(errOut, "no proxies to check") {
+	if code, _, errOut := gofer(t, "# none\n", "proxies", "check", "-"); code != exitFailed || !strings.Contains(errOut, "no proxies to check: name a file, set GOFER_PROXIES or GOFER_PROXIES_FILE, or see gofer proxies add") {
 		t.Errorf("an empty list: exit %d, %q; want %d and that there is nothing to check", code, errOut, exitFailed)
 	}
 }
@@ -203,7 +203,7 @@ func TestCheckOfAGatewayTakesAFreshExit(t *testing.T) {
 		return testenv.Good, !strings.HasSuffix(user, "-nowhere")
 	}
 	lines := fmt.Sprintf("http://u-{session}-{region}:s3cret@%[1]s id=gate region=us\nhttp://u-{session}-{region}:s3cret@%[1]s id=roams\nhttp://u:s3cret@%[1]s id=turns gateway=yes\n", gate.Addr())
-	check := func(args ...string) (int, map[string]checked) {
+	check := func(args ...string) (int, map[string]checkResult) {
 		code, out, errOut := gofer(t, lines, append(append([]string{"proxies", "check", "--json", "--target", "http://shop.test/ok"}, args...), "-")...)
 		if strings.Contains(out+errOut, "s3cret") || strings.Contains(out+errOut, "u-") {
 			t.Errorf("credentials were printed:\n%s%s", out, errOut)

@@ -12,22 +12,22 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
 const (
-	// completionTime bounds a completion: a person waits for it at the keyboard. It bounds the dialling as
-	// well.
+	// completionTime bounds a completion, the connection included: a person waits for it at the keyboard.
 	completionTime = 2 * time.Second
 	// maxCompletions bounds the words that a shell is given; more letters narrow them.
 	maxCompletions = 200
 )
 
 // completeValues lets a shell complete what the fleet knows: queues, jobs, dead letters, proxies, workers and sites. Without a
-// server there is nothing to complete, and nothing is said.
+// server there is nothing to complete, and nothing is printed.
 func (a *app) completeValues(root *cobra.Command) {
 	queues, openJobs := a.complete(queueNames), a.complete(openJobNames)
-	// The keys are the paths of the verbs below gofer. A verb that is renamed has to be renamed here.
+	// The keys are the paths of the verbs.
 	args := map[string]cobra.CompletionFunc{
 		"pause": queues, "resume": queues, "cancel": openJobs, "job": openJobs, "drain": a.complete(workerNames),
 		"breakers reset": a.complete(proxyNames), "proxies rm": a.complete(proxyNames), "sites show": a.complete(siteNames), "sites reset": a.complete(siteNames),
@@ -46,8 +46,7 @@ func (a *app) completeValues(root *cobra.Command) {
 		}
 		for name, values := range flags {
 			if verb.Flags().Lookup(name) != nil {
-				// It fails only for a flag that does not exist, or the second time.
-				_ = verb.RegisterFlagCompletionFunc(name, values)
+				_ = verb.RegisterFlagCompletionFunc(name, values) // fails only if the flag has one already
 			}
 		}
 	})
@@ -66,7 +65,7 @@ func oneOf(words []string) cobra.CompletionFunc {
 	}
 }
 
-// eachVerb calls use for each verb below one. It goes through all levels: breakers reset lies below breakers.
+// eachVerb calls use for each verb below another one, on all levels.
 func eachVerb(verb *cobra.Command, use func(*cobra.Command)) {
 	for _, sub := range verb.Commands() {
 		use(sub)
@@ -74,23 +73,23 @@ func eachVerb(verb *cobra.Command, use func(*cobra.Command)) {
 	}
 }
 
-// complete makes a completion out of what find returns. Words that are there already are left out. Errors are
-// silent: a completion that printed something would destroy the line that a person is typing. The words come in the
-// order of find, and a shell sorts them as it likes.
+// complete makes a completion of the words that find returns, without those that are typed already. It prints no error,
+// which would destroy the line that a person is typing.
 func (a *app) complete(find func(ctx context.Context, s *session) ([]string, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 		defer cancel()
-		// Its log goes to standard error, at the level that the environment asks for.
+		// Without a server, or with a wrong environment, there is nothing to complete. The verb itself will say why.
 		s, err := a.connect(ctx, "completion")
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		defer s.close()
-		words, _ := find(ctx, s) // what was found is better than nothing
+		// An error, such as the end of completionTime, leaves what was found until then, which is better than nothing.
+		words, _ := find(ctx, s)
 		out := []string{}
 		for _, word := range words {
-			// A name from outside could hold what a shell or a terminal obeys.
+			// Strangers choose the names of queues, jobs and workers, so a name may hold what a shell or a terminal obeys.
 			if strings.HasPrefix(word, prefix) && isPlain(word) && len(out) < maxCompletions && !slices.Contains(given, word) {
 				// The bound is checked last, so words that do not fit do not use up the places.
 				out = append(out, word)
@@ -100,9 +99,9 @@ func (a *app) complete(find func(ctx context.Context, s *session) ([]string, err
 	}
 }
 
-// isPlain reports whether a word can stand in a command line as it is.
+// isPlain reports whether neither a shell nor a terminal obeys anything in a word. Shells differ in what they obey, so it
+// lists what is allowed.
 func isPlain(word string) bool {
-	// It is a list of what is allowed, because shells differ in what they obey.
 	return word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:") == ""
 }
 
@@ -123,8 +122,7 @@ func queueNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
-// errEnoughNames ends a list of which a shell needs no more. It is a value of its own, so that this end differs from a
-// failure of List; both give the same names.
+// errEnoughNames ends a list of which a shell needs no more.
 var errEnoughNames = errors.New("enough")
 
 // openJobNames are QUEUE/ID of the oldest jobs that have not ended: an id alone could belong to several queues.
@@ -151,7 +149,8 @@ func letterNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
-// workerNames asks all workers, and so takes the whole time of a question.
+// workerNames asks all workers, which takes as long as control.Ask waits for answers. No bucket has their names: a worker that
+// has ended need not be removed anywhere.
 func workerNames(ctx context.Context, s *session) (names []string, err error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	for _, w := range list {
@@ -160,7 +159,7 @@ func workerNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
-// proxyNames asks one worker only: the fleet shares its proxies, but for those of a file.
+// proxyNames asks only one worker: the fleet shares its proxies, those of files excepted.
 func proxyNames(ctx context.Context, s *session) (names []string, err error) {
 	list, err := askFleet[workerBreakers](ctx, s, control.Breakers, control.BreakersRequest{Limit: maxCompletions}, 1)
 	for _, w := range list {
@@ -171,9 +170,9 @@ func proxyNames(ctx context.Context, s *session) (names []string, err error) {
 	return names, err
 }
 
-// siteNames asks one worker only. A site that no job of this worker has met is not offered.
+// siteNames asks only one worker, which knows the sites of its own jobs.
 func siteNames(ctx context.Context, s *session) (names []string, err error) {
-	list, err := askFleet[workerSites](ctx, s, control.Sites, control.SiteRequest{Limit: maxCompletions}, 1)
+	list, err := askFleet[admin.WorkerSites](ctx, s, control.Sites, control.SiteRequest{Limit: maxCompletions}, 1)
 	for _, w := range list {
 		for _, site := range w.Sites {
 			names = append(names, site.Site)

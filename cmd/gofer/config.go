@@ -12,26 +12,23 @@ import (
 
 // configCommand is the group of verbs about the environment. None of them connects to NATS.
 func (a *app) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show and check the configuration", Args: args(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(
+	return verbGroup("config", "Show and check the configuration",
 		&cobra.Command{Use: "usage", Short: "List every environment variable", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configUsage() }},
 		&cobra.Command{Use: "check", Short: "Check the environment and name everything that is wrong", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configCheck() }},
 		&cobra.Command{Use: "show", Short: "Show the current values, secrets masked", Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.configShow() }},
 	)
-	return cmd
 }
 
 // configUsage lists every variable that gofer reads, in the order of package config. cmd/gofer/README.md is made from the
 // same table.
 func (a *app) configUsage() error {
-	// It is what --json prints, so the names of its members are a contract.
+	// line is a variable as --json prints it.
 	type line struct {
 		Name    string `json:"name"`
 		Default string `json:"default"`
 		Meaning string `json:"meaning"`
 		Secret  bool   `json:"secret"`
 	}
-	// Both lists are filled, because only the output decides which of them is needed.
 	var lines []line
 	var rows []table.Row
 	for _, v := range config.Variables() {
@@ -51,16 +48,16 @@ func (a *app) configUsage() error {
 // configCheck reads the environment as a worker does, the proxies included. It names everything that is wrong at
 // once. A list of GOFER_PROXIES_URL is not fetched; gofer doctor does that.
 func (a *app) configCheck() error {
-	// Besides each variable, the proxies are read and parsed, and what belongs together is compared. Nothing is
-	// connected.
+	// As a worker does at its start: each variable is read, the proxies are parsed, and variables that depend on each other are
+	// compared. Nothing is connected.
 	c, proxies, err := a.loadWorkerConfig()
 	if err != nil {
-		return a.refused(err)
+		return a.printReasons(err)
 	}
 	if a.json {
 		return a.printJSON(map[string]bool{"ok": true})
 	}
-	// A file without a proxy is valid, and still not what its owner meant.
+	// A file without a proxy is valid, but hardly what its owner meant.
 	names := ""
 	switch n := len(proxies); {
 	case n == 1:
@@ -73,9 +70,9 @@ func (a *app) configCheck() error {
 	return a.out.line("The configuration is valid.%s", names)
 }
 
-// refused returns err, and with --json also prints the reasons of a bad configuration. Any other error is returned
-// unchanged. In JSON, the reasons are the answer, so a program need not read the text of the error.
-func (a *app) refused(err error) error {
+// printReasons returns err. With --json it also prints the reasons of a bad configuration, so that no program has to read
+// the text of the error.
+func (a *app) printReasons(err error) error {
 	bad, ok := errors.AsType[*config.Error](err)
 	if !ok || !a.json {
 		return err
@@ -84,15 +81,15 @@ func (a *app) refused(err error) error {
 	return errors.Join(err, a.printJSON(map[string]any{"ok": false, "reasons": bad.Reasons}))
 }
 
-// configShow prints the current values and where each of them comes from. Show masks secrets, so the output may be pasted
-// anywhere.
+// configShow prints the current values and where each of them comes from. Show masks secrets, passwords in URLs included, so the
+// output may be pasted anywhere.
 func (a *app) configShow() error {
-	// It loads without the proxies: a file that cannot be read must not keep the values from being shown.
+	// The proxies are not read: a file that cannot be read must not keep the values from being shown.
 	c, err := a.loadConfig()
 	if err != nil {
-		return a.refused(err)
+		return a.printReasons(err)
 	}
-	// Secrets are masked in it, so it may be stored.
+	// line is a value as --json prints it. Secrets are masked, so the output may be stored.
 	type line struct {
 		Name   string `json:"name"`
 		Value  string `json:"value"`

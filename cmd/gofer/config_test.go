@@ -27,7 +27,7 @@ func TestTakenPortsAreNamedWithTheRemedy(t *testing.T) {
 		t.Errorf("taken NATS port: exit %d, %s", code, errOut)
 	}
 	elsewhere := config.Config{EmbeddedAddr: "192.0.2.1:4222"}
-	if err := withoutServer(&elsewhere, natsserver.CheckAddr(t.Context(), elsewhere.EmbeddedAddr)); err == nil || strings.Contains(err.Error(), "taken") || !strings.Contains(err.Error(), "GOFER_EMBEDDED_ADDR: cannot listen") {
+	if err := embeddedServerError(&elsewhere, natsserver.CheckAddr(t.Context(), elsewhere.EmbeddedAddr)); err == nil || strings.Contains(err.Error(), "taken") || !strings.Contains(err.Error(), "GOFER_EMBEDDED_ADDR: cannot listen") {
 		t.Errorf("address of another machine: %v, want it told from a taken one", err)
 	}
 }

@@ -14,17 +14,12 @@ import (
 
 // deadCommand is the group of verbs about dead letters: failed jobs that are kept for inspection.
 func (a *app) deadCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "dead", Short: "List, show, replay and purge the jobs that failed", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(a.deadLsCommand(), a.deadShowCommand(), a.deadReplayCommand(), a.deadPurgeCommand())
-	return cmd
+	return verbGroup("dead", "List, show, replay and purge the jobs that failed",
+		a.deadLsCommand(), a.deadShowCommand(), a.deadReplayCommand(), a.deadPurgeCommand())
 }
 
-// letterFacts is a dead letter as --json prints it. Lists leave the payload out, which may be large. The
-// embedded letter gives its own members; Payload here hides the one of the letter. Error is the code of the
-// result's error, and Attempts the number of its attempts.
+// letterFacts is a dead letter as --json prints it. Payload hides that of the embedded letter: lists leave it out, because
+// it may be large.
 type letterFacts struct {
 	client.DeadLetter
 	Error    string `json:"error"`
@@ -34,18 +29,16 @@ type letterFacts struct {
 	PayloadBase64 []byte `json:"payload_base64,omitempty"`
 }
 
-// deadLsCommand lists the dead letters. It reads all of them, without their payloads in the output. The time that
-// it takes grows with the size of all payloads.
+// deadLsCommand lists the dead letters. It reads all of them with their payloads, so its time grows with their size.
 func (a *app) deadLsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List the dead letters, the oldest first", Args: args(cobra.NoArgs),
 		RunE: a.verb("dead ls", func(ctx context.Context, s *session, _ []string) error {
 			var rows []table.Row
-			// An empty list is printed as [] and not as null.
-			list := []letterFacts{}
+			list := []letterFacts{} // JSON prints [] for an empty one, not null
 			err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
 				list = append(list, letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount})
-				rows = append(rows, table.Row{l.Seq, l.Key, l.StoredAt.UTC().Format(time.RFC3339), l.Result.Error, l.Reason})
+				rows = append(rows, table.Row{l.Seq, l.Key, age(l.StoredAt), l.Result.Error, l.Reason})
 				return nil
 			})
 			if err != nil {
@@ -54,22 +47,22 @@ func (a *app) deadLsCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(list)
 			}
-			return a.list(table.Row{"letter", "job", "since", "error", "reason"}, rows, "No dead letters.")
+			return a.list(table.Row{"letter", "job", "for", "error", "reason"}, rows, "No dead letters.")
 		}),
 	}
 }
 
-// deadShowCommand prints the facts to standard error and the payload alone to standard output, so that the payload can be
-// piped into gofer submit. With --json both are one object on standard output.
+// deadShowCommand prints the facts to standard error and the payload alone to standard output, so that the payload can be piped
+// into gofer submit. With --json both are one object on standard output. The payload is what was published, byte by byte: a job
+// that was refused as invalid has to be looked at as it is.
 func (a *app) deadShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter: the reason, and the job as it was published", Args: args(cobra.ExactArgs(1)),
 		Long: `Shows why the job failed on standard error, and the job as it was published on standard output. What a terminal would obey is
 shown in Go's notation (\x1b). With --json the job is "payload", or "payload_base64" if it is not UTF-8 text.`,
 		RunE: a.verb("dead show", func(ctx context.Context, s *session, args []string) error {
-			// payloads is set, as the one letter is printed whole.
-			list, unknown, err := lettersNamed(ctx, s, letterFlags{payloads: true}, args)
-			// With one name there is one letter or an error, so list[0] exists below.
+			list, unknown, err := findLettersNamed(ctx, s, letterFlags{payloads: true}, args)
+			// One name gives one letter or an error.
 			if err = errors.Join(append(unknown, err)...); err != nil {
 				return err
 			}

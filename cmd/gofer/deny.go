@@ -17,20 +17,14 @@ import (
 // denyCommand is the group of verbs about the deny list. The list is the key-value bucket "deny", which every worker
 // follows. A change reaches jobs that run as well: the next redirect or attempt is refused.
 func (a *app) denyCommand() *cobra.Command {
-	// The help of the group explains the spelling once for all verbs below.
-	cmd := &cobra.Command{
-		Use: "deny", Short: "Stop all fetches from a host, for the whole fleet",
-		Long: `Stops fetches from hosts, redirects to them included. A host is a name or an address, in any spelling; subdomains are
-hosts of their own, and there are no patterns. If one of those named is none, nothing is changed. With "-" add and rm read
-the hosts from standard input, one a line; empty lines and lines that begin with # are skipped.`,
-		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(
+	cmd := verbGroup("deny", "Stop all fetches from a host, for the whole fleet",
 		&cobra.Command{Use: "ls", Short: "List the denied hosts", Args: args(cobra.NoArgs), RunE: a.verb("deny ls", a.denyLs)},
 		&cobra.Command{Use: "add HOST…|-", Short: "Deny hosts; every running worker knows within a second", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny add", a.denyAdd)},
 		&cobra.Command{Use: "rm HOST…|-", Short: "Allow denied hosts again", Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("deny rm", a.denyRm)},
 	)
+	cmd.Long = `Stops fetches from hosts, redirects to them included. A host is a name or an address, in any spelling; subdomains are
+hosts of their own, and there are no patterns. If one of the arguments is no host, nothing is changed. With "-" add and rm read
+the hosts from standard input, one a line; empty lines and lines that begin with # are skipped.`
 	return cmd
 }
 
@@ -75,10 +69,10 @@ func (a *app) denyRm(ctx context.Context, s *session, hosts []string) error {
 	return a.denyEach(ctx, s, hosts, false)
 }
 
-// denyEach denies the hosts or allows them again, one after the other, and prints each that is done. All names are
-// checked before the first change.
+// denyEach denies the hosts or allows them again, one after the other, so that the output shows how far it came. It checks all
+// names before the first change.
 func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny bool) error {
-	// Nothing is changed if one of the hosts is misspelt.
+	// Half of a list would look like all of it, so one misspelt host stops the call before the first change.
 	hosts, err := a.hostsToDeny(hosts)
 	if err != nil {
 		return asUsage(err)
@@ -87,13 +81,12 @@ func (a *app) denyEach(ctx context.Context, s *session, hosts []string, deny boo
 	if err != nil {
 		return err
 	}
-	// One after the other, so that the output shows how far it came when the server goes away.
 	for _, h := range hosts {
 		if err := denyOne(ctx, kv, h, deny); err != nil {
 			return fmt.Errorf("host %s: %w", h, err)
 		}
 		// The host is printed as it is stored, which may differ from what was written.
-		if err := a.say(map[string]any{"host": h, "denied": deny}, "%s", h); err != nil {
+		if err := a.printDone(map[string]any{"host": h, "denied": deny}, "%s", h); err != nil {
 			return err
 		}
 	}
@@ -118,8 +111,7 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 		host, ok := deniedHost(arg)
 		if !ok {
 			err := fmt.Errorf("%q is not a host name or an address", arg)
-			// People paste URLs. The host is suggested and not used: denying a whole host for one page may be a
-			// mistake.
+			// People paste URLs. The host is only suggested, because they may mean one page and not the whole host.
 			if u, parseErr := url.Parse(arg); parseErr == nil && u.Hostname() != "" {
 				err = fmt.Errorf("%w, did you mean %s?", err, u.Hostname())
 			}
@@ -130,8 +122,8 @@ func (a *app) hostsToDeny(args []string) (hosts []string, err error) {
 	return hosts, nil
 }
 
-// denyOne changes the bucket for one host. The value of a key has no meaning; the key alone counts. Workers
-// watch the keys of the bucket, so each change reaches them by itself.
+// denyOne denies a host or allows it again. A host is denied if the bucket has its key. The value has no meaning, but a key needs
+// one.
 func denyOne(ctx context.Context, kv jetstream.KeyValue, host string, deny bool) error {
 	key := fleet.DenyKey(host)
 	if deny {

@@ -13,7 +13,7 @@ import (
 
 // doctorCommand examines this environment and the installation. Exit code 1 means that a finding is bad.
 func (a *app) doctorCommand() *cobra.Command {
-	// It changes nothing, so it may be run at any time.
+	// It changes nothing, so that anybody may run it at any time, also in the middle of an incident.
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out what is wrong: configuration, server, streams, queues, workers, proxies, sites",
@@ -26,7 +26,7 @@ dead letters. Sites that rest are BAD once jobs wait for them; dead letters if t
 	}
 }
 
-// doctor prints all findings before it fails. A bad configuration is a finding like any other in JSON, and ends the verb.
+// doctor prints all findings before it fails. With --json, a bad configuration is a finding, too; it ends the verb in any case.
 func (a *app) doctor(ctx context.Context) error {
 	c, err := a.loadConfig()
 	// Programs read the findings, so a bad configuration has the same form. People get the error as after every
@@ -41,10 +41,9 @@ func (a *app) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	list, err := a.examine(ctx, c)
-	// The context may have ended in the middle, so that the last findings are those of an interruption.
+	list, err := a.findings(ctx, c)
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // what was not answered is no finding
+		return context.Cause(ctx) // the last findings may be those of the interruption
 	}
 	// Printed before the error of the connection: the findings so far may be its cause.
 	if printErr := a.printFindings(list); printErr != nil {
@@ -53,7 +52,7 @@ func (a *app) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Exit code 1, for monitoring that runs the verb.
+	// A finding that is BAD gives exit code 1, for a monitor that runs the verb.
 	for _, f := range list {
 		if !f.OK {
 			return errors.New("something needs your attention")
@@ -62,7 +61,7 @@ func (a *app) doctor(ctx context.Context) error {
 	return nil
 }
 
-// printFindings prints a line for each finding. The marks have the same width, so that the names form a column.
+// printFindings prints a line for each finding.
 func (a *app) printFindings(list []doctor.Finding) error {
 	if a.json {
 		return a.printJSON(list)
@@ -80,13 +79,13 @@ func (a *app) printFindings(list []doctor.Finding) error {
 	return nil
 }
 
-// examine looks at this environment first and at the installation next. Without a connection it returns the findings so
-// far and an error.
-func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, error) {
+// findings examines this environment and then the installation. Without a connection it returns the findings so far and an
+// error.
+func (a *app) findings(ctx context.Context, c config.Config) ([]doctor.Finding, error) {
 	list := []doctor.Finding{{Name: "configuration", OK: true, Detail: "every variable is known and in range"}, proxiesFinding(ctx, &c)}
 	s, err := a.connect(ctx, "doctor")
 	if err != nil {
-		// The error is also the verb's, so the exit code tells that no server was reached.
+		// The error is also the verb's, so the exit code says that no server was reached.
 		return append(list, doctor.Finding{Name: "nats", Detail: config.Explain(err)}), err
 	}
 	defer s.close()
@@ -98,8 +97,8 @@ func (a *app) examine(ctx context.Context, c config.Config) ([]doctor.Finding, e
 	return append(list, settingsFindings(ctx, s)...), nil
 }
 
-// proxiesFinding says whether the proxies of this environment can be read, those of its URL included. To have none here is fine:
-// workers may have theirs elsewhere.
+// proxiesFinding says whether the proxies of this environment can be read, those of its URL included. None is fine: workers
+// may have theirs elsewhere.
 func proxiesFinding(ctx context.Context, c *config.Config) doctor.Finding {
 	// Both sources are read, so that one broken source does not hide what is wrong with the other.
 	proxies, err := c.ReadProxies()

@@ -16,8 +16,8 @@ import (
 // maxBadProxies bounds how many proxies that are not valid are named.
 const maxBadProxies = 5
 
-// settingsFindings say what workers cannot read in the fleet's buckets, where anybody with the right may have written by hand.
-// What this user may not read is left out, and a bucket that is missing is said with the streams.
+// settingsFindings name what workers cannot read in the fleet's buckets, which other programs may have written. They leave
+// out what this user may not read, and missing buckets, which the findings of the streams name.
 func settingsFindings(ctx context.Context, s *session) (list []doctor.Finding) {
 	bad := func(format string, args ...any) {
 		list = append(list, doctor.Finding{Name: "settings", Detail: fmt.Sprintf(format, args...)})
@@ -26,25 +26,29 @@ func settingsFindings(ctx context.Context, s *session) (list []doctor.Finding) {
 	if err != nil {
 		return nil
 	}
-	read := false
+	// The policy is decoded over that of this environment, as a worker does over its own: a document may name a few fields only.
+	isRead := false
 	if entry, err := kv.Get(ctx, fleet.PolicyKey); err == nil {
-		read = true
+		isRead = true
 		if _, err := jobs.DecodePolicy(entry.Value(), s.config.Policy()); err != nil {
 			bad("the policy in the bucket is not valid, and workers keep the last good one: %v; gofer policy set replaces it, gofer policy reset removes it", err)
 		}
 	} else if errors.Is(err, jetstream.ErrKeyNotFound) {
-		read = true
+		isRead = true
 	}
+	// Other errors, such as a missing right, say nothing about the setting, so they are no finding.
 	if _, _, err := strategyOf(ctx, kv, s.config.Strategy); errors.Is(err, errBadStrategy) {
 		bad("%v; gofer proxies strategy NAME replaces it, gofer proxies strategy reset removes it", err)
 	}
+	// An entry may be of a newer gofer, or of another program with the right to write. A worker skips it in silence but for its log.
 	broken := 0
 	err = eachSharedProxy(ctx, s, func(key string, _ proxylist.Proxy, err error) {
 		if err == nil {
 			return
 		}
 		remedy := "gofer proxies add replaces it, gofer proxies rm " + key + " removes it"
-		if !jobs.ValidProxyID(key) { // gofer takes no such id
+		// gofer proxies rm refuses an id that no proxy can have, so another tool has to remove the entry.
+		if !jobs.ValidProxyID(key) {
 			remedy = "nats kv del " + s.names.Bucket("proxies") + " " + key + " removes it"
 		}
 		if broken++; broken <= maxBadProxies {
@@ -54,7 +58,8 @@ func settingsFindings(ctx context.Context, s *session) (list []doctor.Finding) {
 	if broken > maxBadProxies {
 		bad("%d more proxies in the bucket are not valid", broken-maxBadProxies)
 	}
-	if len(list) == 0 && (read || err == nil) {
+	// A good finding needs at least one setting that could be read. Without any right it would be a guess.
+	if len(list) == 0 && (isRead || err == nil) {
 		list = append(list, doctor.Finding{Name: "settings", OK: true, Detail: "workers can read those of the fleet's buckets"})
 	}
 	return list

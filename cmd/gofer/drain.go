@@ -27,8 +27,8 @@ If several workers bear the name, it takes --all to drain them.`,
 			if !jobs.ValidID(args[0]) {
 				return usage("%q is not the name of a worker; see gofer workers", args[0])
 			}
-			// Asked before the drain, for a drain cannot be taken back.
-			same, err := s.workersNamed(ctx, args[0])
+			// Counted first: the request reaches every worker of the name, and nobody can take it back.
+			same, err := s.countWorkersNamed(ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -48,18 +48,18 @@ If several workers bear the name, it takes --all to drain them.`,
 			// The JSON has the number of workers in any case.
 			answer := map[string]any{"worker": args[0], "draining": true, "workers": len(drained)}
 			if len(drained) > 1 {
-				return a.say(answer, "%d workers named %s drain.", len(drained), args[0])
+				return a.printDone(answer, "%d workers named %s drain.", len(drained), args[0])
 			}
-			return a.say(answer, "Worker %s drains.", args[0])
+			return a.printDone(answer, "Worker %s drains.", args[0])
 		}),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "drain all workers of that name")
 	return cmd
 }
 
-// workersNamed returns how many workers of a name answer. No worker at all is no error. It waits for the whole
-// time of a question, because nobody knows how many workers there are.
-func (s *session) workersNamed(ctx context.Context, name string) (n int, err error) {
+// countWorkersNamed returns how many workers of a name answer. No worker at all is no error: a worker that is too busy to answer
+// this question may still take the request to drain.
+func (s *session) countWorkersNamed(ctx context.Context, name string) (n int, err error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
 	if errors.Is(err, control.ErrNoWorkers) && !errors.Is(err, bus.ErrPermission) {
 		return 0, nil

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
@@ -29,24 +32,35 @@ func (a *app) eventsCommand() *cobra.Command {
 				return err
 			}
 			defer s.close()
+			a.warnOfUnknownQueue(cmd.Context(), s, f.Queue)
 			// Events returns when ctx ends, with its cause, and after the newest event with UntilNow.
-			return s.client.Events(cmd.Context(), f, a.printEvent)
+			return s.explainDurable("EVENTS", f.Durable, s.client.Events(cmd.Context(), f, a.printEvent))
 		},
 	}
-	cmd.Flags().StringVar(&f.Queue, "queue", "", "only events of this queue's jobs")
+	cmd.Flags().StringVar(&f.Queue, "queue", "", "only events of jobs of this `QUEUE`")
 	cmd.Flags().BoolVar(&f.All, "all", false, "begin with the events that are kept")
 	// For scripts: without it the verb never ends by itself.
 	cmd.Flags().BoolVar(&f.UntilNow, "until-now", false, "end with the newest event that is kept, instead of waiting")
-	cmd.Flags().StringVar(&f.Durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
+	cmd.Flags().StringVar(&f.Durable, "durable", "", "follow from where this durable `CONSUMER` stopped; gofer creates one, "+client.Reader+", also for users who may not")
 	return cmd
 }
 
-// printEvent prints one event. Anybody who may publish events may publish bytes that are no JSON, so --json prints such a
-// payload as a string. It is called for one event at a time. An error ends the following.
+// warnOfUnknownQueue notes that no worker has ever served a queue, so that nothing may ever come from it. An empty name
+// means all queues. A user who may not read the queue's consumer gets no note.
+func (a *app) warnOfUnknownQueue(ctx context.Context, s *session, queue string) {
+	if queue == "" {
+		return
+	}
+	if _, err := s.bus.JobConsumerInfo(bus.Optional(ctx), queue, false); errors.Is(err, bus.ErrNotFound) {
+		a.note("queue %s: no worker has ever served it; gofer queues lists the queues", queue)
+	}
+}
+
+// printEvent prints one event. With --json, a payload that is no JSON, which a stranger published, is printed as a string.
 func (a *app) printEvent(e client.Event) error {
 	if a.json {
-		// Embedding the bytes would make the whole line invalid.
-		if !json.Valid(e.Payload) { // it was not written by a worker
+		// Only workers publish events, but other users of the account may have the right to. One broken event must not end the output.
+		if !json.Valid(e.Payload) {
 			e.Payload, _ = json.Marshal(string(e.Payload))
 		}
 		return a.printJSON(e)
@@ -55,18 +69,18 @@ func (a *app) printEvent(e client.Event) error {
 	return a.out.line("%s  %-9s  %s", e.StoredAt.UTC().Format(time.RFC3339), e.Kind, eventLine(e))
 }
 
-// soon is a delay in words: "at once" or "in 2s". Delays below a millisecond count as none: see brief. The delay is
-// the one that was announced. It counts from the event, not from now.
+// soon is a delay in words: "at once" or "in 2s".
 func soon(wait time.Duration) string {
 	if wait <= 0 {
 		return "at once"
 	}
-	return "in " + brief(wait).String()
+	return "in " + shortDuration(wait).String()
 }
 
-// eventLine is an event in words. An event of an unknown kind, or one that cannot be read, is shown as it is: a newer
-// worker may have written it. The result is not printable by itself: printEvent escapes it.
+// eventLine is an event in words. An event of an unknown kind, or one that cannot be read, is shown as it is: a newer worker may
+// have published it. The caller escapes the result.
 func eventLine(e client.Event) string {
+	// A payload that cannot be read falls through to the end, where it is shown as it is.
 	switch e.Kind {
 	case "retry":
 		var r jobs.RetryEvent
@@ -81,8 +95,11 @@ func eventLine(e client.Event) string {
 	case "pool":
 		var p jobs.PoolEvent
 		if json.Unmarshal(e.Payload, &p) == nil {
-			// The kind stands before it in the line, so this reads "pool of WORKER fails as a whole".
-			return fmt.Sprintf("of %s %s: %s", p.Worker, map[bool]string{true: "fails as a whole", false: "works again"}[p.Failing], p.Reason)
+			what := "works again"
+			if p.Failing {
+				what = "fails as a whole"
+			}
+			return fmt.Sprintf("of %s %s: %s", p.Worker, what, p.Reason) // printed behind the kind, "pool"
 		}
 	case "site":
 		var x jobs.SiteEvent

@@ -36,3 +36,20 @@ func TestEventThatIsNoJSONEndsNoFollower(t *testing.T) {
 		}
 	}
 }
+
+func TestAQueueThatNobodyEverServedIsSaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{Queues: []string{"default"}}); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]bool{
+		"events --queue nope --until-now": true, "results --queue nope --limit 3": true,
+		"events --queue default --until-now": false, "results --queue default --limit 3": false, "events --until-now": false,
+	} {
+		code, _, errOut := gofer(t, "", strings.Fields(args)...)
+		if said := strings.Contains(errOut, "no worker has ever served it"); code != exitOK || said != want {
+			t.Errorf("gofer %s: exit %d, %q; want it said: %t", args, code, errOut, want)
+		}
+	}
+}

@@ -15,11 +15,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// healthTimeout bounds the request, healthBytes what is read of the response. healthTimeout is shorter than the
-// usual timeout of a container's check, 30 s, so that the reason is still printed.
 const (
+	// healthTimeout bounds the request. The check of a container usually ends after 30 s, so the reason is still printed.
 	healthTimeout = 5 * time.Second
-	healthBytes   = 16 << 10
+	// healthBytes bounds what is read of the response: any server may have the port.
+	healthBytes = 16 << 10
 )
 
 // healthCommand is a health check for containers without a shell or curl. It reads GOFER_HTTP_ADDR as the worker does.
@@ -41,28 +41,25 @@ Exit code 0 if the answer is 200, else 1 with the reason.`,
 // health asks a worker on this machine whether it lives, or with ready whether it takes jobs. Errors: those of
 // askHealth; a *config.Error.
 func (a *app) health(ctx context.Context, ready bool) error {
-	// Only the address is used, but a configuration that is wrong would keep the worker from starting, so it is
-	// reported.
+	// Only the address is used. A wrong configuration is reported all the same: with it no worker would start here.
 	c, err := a.loadConfig()
 	if err != nil {
 		return err
 	}
-	path, says := "/livez", "alive"
+	path, word := "/livez", "alive"
 	if ready {
-		// verbose makes the worker list the checks that are good as well; failedChecks picks the others.
-		path, says = "/readyz?verbose", "ready"
+		path, word = "/readyz?verbose", "ready"
 	}
 	// The request goes to this machine: GOFER_HTTP_ADDR is an address to listen on.
 	reason, err := askHealth(ctx, "http://"+ownAddr(c.HTTPAddr)+path)
-	// A program gets ok and reason, and the exit code as well. Join keeps the error of the worker even if printing
-	// fails.
+	// A program gets the object and the exit code. errors.Join keeps the worker's error even if the object cannot be printed.
 	if a.json {
 		return errors.Join(err, a.printJSON(map[string]any{"ok": err == nil, "reason": reason}))
 	}
 	if err != nil {
 		return err
 	}
-	return a.out.line("%s", says)
+	return a.out.line("%s", word)
 }
 
 // askHealth returns what the worker says. err is not nil if no worker answers or the status is not 200. It follows no
@@ -72,11 +69,12 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		// One request, and the process ends: a kept connection would only delay that.
 		return "", err
 	}
+	// A transport of its own: the default one would ask a proxy that HTTP_PROXY names. No connection is kept, because the process
+	// ends after one request.
 	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true}, // no proxy of the environment is asked
+		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	resp, err := client.Do(req)
@@ -97,8 +95,7 @@ func askHealth(ctx context.Context, url string) (reason string, err error) {
 	return reason, nil
 }
 
-// failedChecks returns the lines of /readyz?verbose that failed, joined; or the whole text if there are none. The
-// text may come from another program that has the port, so nothing is expected of it.
+// failedChecks returns the failed checks of /readyz?verbose, joined; or the whole text if it lists none.
 func failedChecks(text string) string {
 	var failed []string
 	for line := range strings.Lines(text) {
@@ -110,13 +107,12 @@ func failedChecks(text string) string {
 	return cmp.Or(strings.Join(failed, "; "), text)
 }
 
-// ownAddr returns the address at which a program of the same machine reaches what listens on addr. A listener on every
-// address is reached by loopback. A name or a certain address is kept.
+// ownAddr returns the address at which a program of the same machine reaches a listener on addr: loopback in place of an
+// unspecified address, and addr otherwise.
 func ownAddr(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		// An address without a port is returned as it is, and the request then fails with the reason.
-		return addr
+		return addr // the request then fails with the reason
 	}
 	ip, err := netip.ParseAddr(host)
 	switch {

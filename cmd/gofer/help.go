@@ -16,16 +16,13 @@ func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [VERB]", Short: "Help about any verb",
 		RunE: func(cmd *cobra.Command, verbs []string) error {
-			// Find returns the longest path that exists, and the words that are left. No verb at all is gofer
-			// itself.
+			// rest is what stands behind the longest path that exists.
 			found, rest, err := cmd.Root().Find(verbs)
 			if err != nil || len(rest) > 0 {
-				return usage("gofer has no verb %q", strings.Join(verbs, " "))
+				return unknownVerb(found, rest[0])
 			}
-			// cobra adds the flag only when a command runs, and help is asked without that.
-			found.InitDefaultHelpFlag()
-			// The verb job shows one job; its help also lists the members of a job, because that is where
-			// people look.
+			found.InitDefaultHelpFlag() // cobra adds it only when a command runs
+			// People look for the members of a job in the help of the verb job.
 			if err := found.Help(); err != nil || found.Name() != "job" {
 				return err
 			}
@@ -34,8 +31,7 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// printFields prints the members of a job, for 'gofer help job'. The table in package jobs is the source, and
-// jobs/README.md is made from it, too. The width of the first column fits the longest name.
+// printFields prints the members of a job. jobs/README.md is made from the same tables, so the two cannot differ.
 func printFields(out io.Writer) error {
 	var text strings.Builder
 	text.WriteString("\nA job's payload is a URL or a JSON object with these fields:\n")
@@ -66,12 +62,9 @@ func printFields(out io.Writer) error {
 // plainField is a field's description without the marks of Markdown: the meaning, then in parentheses type, default and
 // bounds.
 func plainField(f jobs.Field) string {
-	// required is no default, so it is printed as a word of its own.
-	parts := []string{f.Type}
-	if f.Default != "required" {
-		parts = append(parts, "default "+f.Default)
-	} else {
-		parts = append(parts, f.Default)
+	parts := []string{f.Type, "default " + f.Default}
+	if f.Default == "required" {
+		parts[1] = f.Default
 	}
 	if f.Bounds != "" {
 		parts = append(parts, f.Bounds)

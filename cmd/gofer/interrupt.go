@@ -18,48 +18,46 @@ var errInterrupted = errors.New("interrupted")
 const (
 	// endTime is how long a verb may take to end after a signal; the worker has its drain timeout.
 	endTime = 500 * time.Millisecond
-	// lastWord is how long the reason of a forced end may take to be written: who reads it may be why the process hangs.
-	lastWord = 100 * time.Millisecond
+	// lastWriteTime is how long the reason of a forced end may take to be written: its reader may be why the process hangs.
+	lastWriteTime = 100 * time.Millisecond
 )
 
-// interrupts turn signals into the end of a context, and see to it that the process then ends. One of them
-// serves one run of the program. It never ends the process of a test or of a program that embeds run: exit is nil
-// there.
+// interrupts end a context when a signal comes, and then the process if it goes on for too long. One value serves one run of the
+// program.
 type interrupts struct {
-	exit    func(code int) // ends the process; nil if this is not the whole process, which nothing forces then
+	exit    func(code int) // ends the process; nil in tests and in programs that call run: nothing is forced there
 	ended   chan struct{}  // closed when run returns
 	signals chan os.Signal
 
-	mu    sync.Mutex    // guards the fields below
-	limit time.Duration // how long the process may take to end after its context has ended
-	code  int           // of a process that takes longer
-	mode  func()        // sets the mode of the terminal back; it never waits for the terminal
-	last  func()        // writes to the terminal what ends a screen
+	mu          sync.Mutex    // guards the fields below
+	limit       time.Duration // how long the process may take to end after its context has ended
+	code        int           // of a process that takes longer
+	restoreMode func()        // sets the mode of the terminal back; it never waits for the terminal
+	writeLast   func()        // writes to the terminal what ends a screen
 }
 
-// newInterrupts makes interrupts with the limit of a verb. exit may be nil, as in tests.
+// newInterrupts makes interrupts with the limit of a verb.
 func newInterrupts(exit func(code int)) *interrupts {
 	return &interrupts{
 		exit: exit, ended: make(chan struct{}), signals: make(chan os.Signal, 2), limit: endTime, code: exitSignalled,
-		mode: func() {}, last: func() {},
+		restoreMode: func() {}, writeLast: func() {},
 	}
 }
 
-// allow sets another limit than a verb has, and the exit code of a process that exceeds it. A worker calls it, because it
-// drains.
-func (i *interrupts) allow(limit time.Duration, code int) {
+// setLimit sets how long the process may take to end after a signal, and the exit code of one that takes longer. A worker, which
+// drains, calls it before a signal can come.
+func (i *interrupts) setLimit(limit time.Duration, code int) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	// endSoon reads both after the first signal, so a worker has to call it before that.
 	i.limit, i.code = limit, code
 }
 
-// restoring sets what an end of the process by force calls first: mode sets the mode of the terminal back and must not wait for
-// what the terminal takes; last may. Only a verb that takes over the terminal needs it.
-func (i *interrupts) restoring(mode, last func()) {
+// setRestore sets what a forced end of the process calls first: mode restores the mode of the terminal and must not wait for the
+// terminal; last may. Only a verb that takes over the terminal needs it.
+func (i *interrupts) setRestore(mode, last func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.mode, i.last = mode, last
+	i.restoreMode, i.writeLast = mode, last
 }
 
 // signal does what SIGINT does. A terminal in raw mode sends no signal for Ctrl-C.
@@ -70,18 +68,17 @@ func (i *interrupts) signal() {
 	}
 }
 
-// watch returns a context that the first SIGINT, SIGTERM or SIGHUP ends, with errInterrupted as cause. The second signal ends
-// the process. stop ends the watch and must be called.
+// watch returns a context that the first SIGINT, SIGTERM or SIGHUP ends, with errInterrupted as cause. After that, the
+// process ends at the second signal, or if it exceeds its limit: a verb may be in a call that takes no context, such as a
+// write to a pipe that nobody reads. The caller calls stop, which ends the watch.
 //
-// A second SIGHUP does nothing: kernel and shell may each send one when a terminal is closed, and a worker that drains goes on.
-// A process that nohup has started ignores all of them.
+// A second SIGHUP does nothing: kernel and shell may each send one when a terminal is closed, and a worker that drains goes
+// on. A process that nohup has started ignores all of them.
 //
-// The second signal is not left to the operating system: a shell starts background processes of a script with SIGINT
-// ignored, and there it would do nothing.
+// The second signal is not left to the operating system: a shell starts background processes of a script with SIGINT ignored.
 func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	// force is set up before the first signal can come.
-	i.force(ctx)
+	context.AfterFunc(ctx, i.endSoon)
 	signal.Notify(i.signals, os.Interrupt, syscall.SIGTERM)
 	if !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(i.signals, syscall.SIGHUP)
@@ -95,10 +92,9 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 			case <-i.ended:
 				return
 			}
-			// The context has ended before, so this is the second signal, or the first after the end of the
-			// parent's context.
+			// After the end of the context this is the second signal, or the first one after the end of the parent.
 			if ctx.Err() != nil && sig != syscall.SIGHUP && i.exit != nil {
-				i.leave(exitSignalled, "")
+				i.exitNow(exitSignalled, "")
 			}
 			cancel(errInterrupted)
 		}
@@ -111,20 +107,13 @@ func (i *interrupts) watch(ctx context.Context) (_ context.Context, stop func())
 	}
 }
 
-// force ends the process if it goes on for longer than its limit after ctx has ended. A verb may be in a call that takes
-// no context, such as a write to a pipe that nobody reads. It is AfterFunc's own goroutine that waits; it ends
-// with run.
-func (i *interrupts) force(ctx context.Context) {
-	context.AfterFunc(ctx, i.endSoon)
-}
-
 // endSoon ends the process if it goes on for longer than its limit from now. It returns when run returns, if that is
 // sooner.
 func (i *interrupts) endSoon() {
 	if i.exit == nil {
 		return
 	}
-	// Read after the signal: allow may have been called since the start.
+	// The limit is read now and not at the start, because setLimit may have been called since.
 	i.mu.Lock()
 	limit, code := i.limit, i.code
 	i.mu.Unlock()
@@ -133,48 +122,42 @@ func (i *interrupts) endSoon() {
 		return
 	case <-time.After(limit):
 	}
-	i.leave(code, "gofer: interrupted, and not ended in time: giving up what is left\n")
+	i.exitNow(code, "gofer: interrupted, and not ended in time: giving up what is left\n")
 }
 
-// leave ends the process. The mode of the terminal is set back in any case: a shell cannot use one that is left raw. What is
-// written is written in a goroutine, because the terminal may be what hangs. The call returns only if exit does, as
-// in a test.
-func (i *interrupts) leave(code int, reason string) {
+// exitNow ends the process. First it restores the mode of the terminal, because a shell cannot use a raw one. It writes in a
+// goroutine, because the terminal may be what hangs. It returns only if exit does, as in a test.
+func (i *interrupts) exitNow(code int, reason string) {
 	i.mu.Lock()
-	mode, last := i.mode, i.last
+	mode, last := i.restoreMode, i.writeLast
 	i.mu.Unlock()
 	mode()
-	begun, said := make(chan struct{}), make(chan struct{})
+	begun, printed := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(said)
+		defer close(printed)
 		close(begun)
 		last()
 		fmt.Fprint(os.Stderr, reason)
 	}()
-	// A busy machine may start the goroutine late: lastWord bounds the writing alone.
-	<-begun
+	<-begun // a busy machine may start the goroutine late, and lastWriteTime bounds only the writing
 	select {
-	case <-said:
-	case <-time.After(lastWord):
+	case <-printed:
+	case <-time.After(lastWriteTime):
 	}
 	// exit runs no deferred functions. A job that a worker still holds is delivered again after its ack wait.
 	i.exit(code)
 }
 
-// reading returns a reader of from that ends with ctx: a read then returns ctx's cause at once, whatever from does. from
-// is read in advance, from the first read on. A read of from that blocks goes on until the process ends; nothing can stop
-// it. One goroutine reads from the result at a time.
-func reading(ctx context.Context, from io.Reader) io.Reader {
-	// A pipe separates the blocking read from the reader that a context can end.
+// interruptible returns a reader of from whose reads end with ctx, and then return its cause. It reads from in advance, but
+// not before its own first read, so that a verb without input leaves standard input to others. A read of from that blocks
+// goes on until the process ends. One goroutine at a time uses the reader.
+func interruptible(ctx context.Context, from io.Reader) io.Reader {
 	out, in := io.Pipe()
-	// Nothing is read before the verb asks for it, so that a verb without input leaves standard input to
-	// others.
 	begin := sync.OnceFunc(func() {
 		context.AfterFunc(ctx, func() { _ = in.CloseWithError(context.Cause(ctx)) })
 		go func() {
 			_, err := io.Copy(in, from)
-			// A nil error becomes io.EOF.
-			_ = in.CloseWithError(err)
+			_ = in.CloseWithError(err) // io.EOF if err is nil
 		}()
 	})
 	return readerFunc(func(p []byte) (int, error) {
@@ -189,11 +172,10 @@ type readerFunc func(p []byte) (int, error)
 // Read calls the function.
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// interruption returns the error of a verb that was interrupted, with exit code 130. An error that has its own exit code
-// is kept, unless the interruption is its cause: it would have happened without it. err is not nil.
-func interruption(err error) error {
-	// A verb takes an end of its input for a mistake in it.
-	if errors.Is(err, errInterrupted) {
+// asInterruption returns the error of an interrupted verb, with exit code 130. It keeps an error that has its own exit
+// code, unless the interruption is its cause. err is not nil.
+func asInterruption(err error) error {
+	if errors.Is(err, errInterrupted) { // such as a usage error about input that the interruption cut short
 		return &failure{code: exitSignalled, err: err}
 	}
 	// Usage, configuration and failed jobs keep their own code.
@@ -211,15 +193,12 @@ func inputError(ctx context.Context, err error) error {
 	return err
 }
 
-// sleep waits for d and reports whether ctx has not ended before. A timer instead of time.After, so that
-// nothing stays behind when ctx ends first.
+// sleep waits for d and reports whether ctx has not ended before.
 func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	}
 }

@@ -80,8 +80,8 @@ func TestAForcedEndSetsTheModeBackBeforeItWrites(t *testing.T) {
 	forever := make(chan struct{})
 	defer close(forever)
 	i := newInterrupts(func(code int) { wasBack = isBack && code == exitSignalled })
-	i.restoring(func() { isBack = true }, func() { <-forever })
-	i.leave(exitSignalled, "")
+	i.setRestore(func() { isBack = true }, func() { <-forever })
+	i.exitNow(exitSignalled, "")
 	if !wasBack {
 		t.Error("the mode of the terminal was not set back before the end")
 	}

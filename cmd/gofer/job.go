@@ -13,7 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// jobCommand tells the story of one job from what the streams still hold. Nothing is stored for it.
+// jobCommand prints the story of one job from what the streams still hold.
 func (a *app) jobCommand() *cobra.Command {
 	var queue string
 	cmd := &cobra.Command{
@@ -38,19 +38,20 @@ was queued is known only by an id that has a time in it, such as those that 'gof
 			return a.printStory(t)
 		}),
 	}
-	cmd.Flags().StringVar(&queue, "queue", "", "the job's queue")
+	cmd.Flags().StringVar(&queue, "queue", "", "`QUEUE` of the job")
 	return cmd
 }
 
-// jobKey finds the key of a job as key does. It also finds a job of which only a dead letter is left, and refuses an id
-// that several queues have. Errors: those of key; a usage error if several queues have dead letters of the id.
+// jobKey is key that also finds a job of which only a dead letter is left. Errors: those of key; a usage error if several
+// queues have dead letters of the id.
 func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, error) {
 	// Only an id that no stream of jobs and results has is looked up among the dead letters.
 	k, err := key(ctx, s, queue, name)
 	if !errors.Is(err, client.ErrNotFound) {
 		return k, err
 	}
-	// The wildcard stands for the queue. CountBySubject counts without reading the letters.
+	// The subject of a dead letter has queue and id, so a wildcard for the queue finds all of this id. CountBySubject does not read
+	// the letters, which may be large.
 	letters, letterErr := s.bus.CountBySubject(ctx, s.names.Stream("DEAD"), s.names.Dead("*", name))
 	if letterErr != nil {
 		return k, err
@@ -67,24 +68,26 @@ func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, er
 	case 1:
 		return client.Key{Queue: queues[0], ID: name}, nil
 	}
+	// Sorted, so that the message is the same each time.
 	slices.Sort(queues)
-	// The queues are sorted, so the message is the same each time.
 	return k, usage("%w", &client.AmbiguousError{ID: name, Queues: queues})
 }
 
-// printStory prints the places of the job, its moments in the order of time, and at the end what is wrong with it
-// now. Every moment is one line that begins with its time, so sort and grep work on it.
+// printStory prints the places of the job, its moments in the order of time, and what is wrong with it now. Every moment is
+// one line that begins with its time, so sort and grep work on it.
 func (a *app) printStory(t *story) error {
 	places := make([]string, len(t.Places))
 	for i, p := range t.Places {
 		places[i] = string(p)
 	}
 	if len(places) == 0 {
-		// Everything of it may have expired.
-		places = []string{"in no stream any more"}
+		places = []string{"in no stream any more"} // all of it has expired
 	}
 	// Lines are gathered before they are printed, so an error prints no half of a story.
 	lines := []string{fmt.Sprintf("job %s is %s", t.Key, strings.Join(places, " and "))}
+	if t.Result != nil && t.Result.URL != "" {
+		lines = append(lines, "url "+t.Result.URL)
+	}
 	// Moments are in the order of time already.
 	for _, m := range t.Moments {
 		lines = append(lines, m.At.UTC().Format("2006-01-02T15:04:05.000Z")+"  "+t.sentence(m))
@@ -92,13 +95,24 @@ func (a *app) printStory(t *story) error {
 	if t.Waiting != nil {
 		lines = append(lines, t.waitLine())
 	}
+	if line := t.secondLine(); line != "" {
+		lines = append(lines, line)
+	}
 	for _, h := range t.Unsettled {
 		lines = append(lines, h.String())
 	}
 	lines = append(lines, t.Obstacles...)
-	// The number is what both commands take.
+	// The letter is named by its number, because an id may have several letters.
 	if t.DeadLetter != 0 {
-		lines = append(lines, fmt.Sprintf("dead letter %d: gofer dead show %[1]d prints the job; gofer dead replay %[1]d runs it again", t.DeadLetter))
+		then := "gofer dead replay %[1]d runs it again"
+		// A replay publishes the same bytes, so an invalid job would fail again.
+		if t.Result != nil && t.Result.Error == jobs.ErrInvalidJob {
+			then = "correct what publishes it; gofer dead purge %[1]d removes this one"
+		}
+		lines = append(lines, fmt.Sprintf("dead letter %d: gofer dead show %[1]d prints the job; "+then, t.DeadLetter))
+	}
+	if t.Result != nil {
+		lines = append(lines, t.bodyLines()...)
 	}
 	for _, line := range lines {
 		// line makes control characters visible: a detail may hold what a server sent.
@@ -109,13 +123,37 @@ func (a *app) printStory(t *story) error {
 	return nil
 }
 
-// sentence is a moment in words. It is not printable by itself: printStory escapes it.
+// bodyLines says what of the result could not be stored, and how its body is printed if it has one.
+func (t *story) bodyLines() (lines []string) {
+	if len(t.Result.Omitted) > 0 {
+		lines = append(lines, omittedText(t.Result.Omitted))
+	}
+	if t.Result.Outcome == jobs.Succeeded && !slices.Contains(t.Result.Omitted, "body") {
+		lines = append(lines, fmt.Sprintf("gofer results %s prints the body", t.Key))
+	}
+	return lines
+}
+
+// secondLine says what becomes of two jobs of this id, if there are two: the id was published again while its job waited. The
+// stream refuses an id only while its job is queued, and a job that waits lies in another stream.
+func (t *story) secondLine() string {
+	switch {
+	case !slices.Contains(t.Places, client.Waiting):
+		return ""
+	case slices.Contains(t.Places, client.Finished):
+		return "a second job of this id waits; it will store nothing, because the result is kept"
+	case t.isTakeable():
+		return "two jobs have this id: the one that ends first stores the result, and the other one stores nothing"
+	}
+	return ""
+}
+
+// sentence is a moment in words. The caller escapes it.
 func (t *story) sentence(m client.Moment) string {
 	// A kind that is not listed is the end of the job.
 	switch m.What {
 	case client.MomentQueued:
-		// The source tells that the time was taken from the id, as no message of the queueing is left.
-		if m.Source != "" {
+		if m.Source != "" { // the message of the job is gone
 			return "queued, as the job's id tells"
 		}
 		return "queued"
@@ -126,15 +164,14 @@ func (t *story) sentence(m client.Moment) string {
 	case client.MomentDue:
 		return "its time has come"
 	case client.MomentDuplicate:
-		return "published again after its end, which stored nothing"
+		return "another job of this id came later, and stored nothing"
 	}
-	return t.end(m)
+	return t.endSentence(m)
 }
 
-// attemptSentence is an attempt in words: its number, its proxy, what came, and whose fault it was. A status and an
-// error may come together, as with a response that is not complete.
+// attemptSentence is an attempt in words. A status and an error may come together, as with an incomplete response.
 func attemptSentence(m client.Moment) string {
-	// Parts are added only if they are known: events of older workers lack some.
+	// Events of older workers lack some of the parts.
 	text := fmt.Sprintf("attempt %d", m.Attempt)
 	if m.MaxAttempts > 0 {
 		text += fmt.Sprintf(" of %d", m.MaxAttempts)
@@ -154,25 +191,23 @@ func attemptSentence(m client.Moment) string {
 		text += fmt.Sprintf(" (fault: %s)", m.Fault)
 	}
 	if m.Duration > 0 {
-		text += ", took " + brief(m.Duration.Std()).String()
+		text += ", took " + shortDuration(m.Duration.Std()).String()
 	}
 	return text
 }
 
-// waitSentence is a wait in words: for how long, until when, and where the job is meanwhile. A job that waits in a stream
-// outlives its worker.
+// waitSentence is a wait in words: for how long, until when, and where the job is meanwhile.
 func waitSentence(m client.Moment) string {
-	text := "waits"
 	if m.Kind == client.KindSite {
 		return "waits for its site " + m.Site + ", in the stream"
 	}
-	// An event without a time of the next try says only that the job waits.
+	text := "waits"
 	switch d := m.Until.Sub(m.At); {
 	case m.Until.IsZero():
 	case d <= 0:
 		text = "is tried again at once"
 	default:
-		text += fmt.Sprintf(" for %s, until %s", brief(d), m.Until.UTC().Format("15:04:05.000Z"))
+		text += fmt.Sprintf(" for %s, until %s", shortDuration(d), m.Until.UTC().Format("15:04:05.000Z"))
 	}
 	switch m.Kind {
 	case jobs.RetryInline:
@@ -186,11 +221,11 @@ func waitSentence(m client.Moment) string {
 	return text
 }
 
-// end is the result in words. m is the last moment; the facts come from the result, which is the authority.
-func (t *story) end(m client.Moment) string {
+// endSentence is the result in words. m is the last moment, which exists only if the result does: t.Result is not nil here.
+func (t *story) endSentence(m client.Moment) string {
 	r := t.Result
 	text := r.Outcome
-	// Cancelled is both the outcome and the error, and is said once.
+	// "cancelled" is both an outcome and an error.
 	if r.Error != "" && r.Error != r.Outcome {
 		text += ", " + r.Error
 	}
@@ -200,5 +235,5 @@ func (t *story) end(m client.Moment) string {
 	if r.Detail != "" {
 		text += ": " + r.Detail
 	}
-	return text + fmt.Sprintf(" (attempts %d, %d bytes, %s, by %s)", r.Attempts, r.Bytes, brief(m.Duration.Std()), m.Worker)
+	return text + fmt.Sprintf(" (attempts %d, %d bytes, %s, by %s)", r.Attempts, r.Bytes, shortDuration(m.Duration.Std()), m.Worker)
 }

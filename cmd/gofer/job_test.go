@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -58,9 +60,37 @@ func TestStoryOfASuccessTellsEachAttemptAndWait(t *testing.T) {
 		t.Errorf("result = %+v, want success after 3 attempts", got.Result)
 	}
 	_, text, _ := gofer(t, "", "job", "default/"+id)
-	for _, want := range []string{"job default/" + id + " is finished", "queued, as the job's id tells", "attempt 1 of 3 via good: 503", "waits for 100ms", "in worker w1", "attempt 3 via good: 200", "succeeded 200"} {
+	for _, want := range []string{"job default/" + id + " is finished", "queued, as the job's id tells", "attempt 1 of 3 via good: 503", "waits for 100ms", "in worker w1", "attempt 3 via good: 200", "succeeded 200", "url http://shop.test/flaky/2", "gofer results default/" + id + " prints the body"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the story lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// TestWhatCouldNotBeStoredIsSaidWhereverAResultIsShown bounds the bodies below the size of one.
+func TestWhatCouldNotBeStoredIsSaidWhereverAResultIsShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	r := jobs.Result{Queue: "default", ID: "big", Outcome: jobs.Succeeded, Status: 200, Body: make([]byte, 2<<20), FinishedAt: time.Now()}
+	if _, err := w.client.StoreResult(t.Context(), &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"results", "big"}, {"results", "--since", "1h"}} {
+		got := read[jobs.Summary](t, args...)
+		if !slices.Equal(got.Omitted, []string{"body"}) || got.BodyBytes != nil {
+			t.Errorf("gofer %v --json = %+v, want that the body is missing", args, got)
+		}
+	}
+	if got := read[story](t, "job", "big"); got.Result == nil || !slices.Equal(got.Result.Omitted, []string{"body"}) {
+		t.Errorf("gofer job --json = %+v, want that the body is missing", got.Result)
+	}
+	for _, args := range [][]string{{"results", "--since", "1h"}, {"job", "big"}} {
+		_, out, _ := gofer(t, "", args...)
+		if !strings.Contains(out, "not stored, for the limits of the streams: body") || strings.Contains(out, "prints the body") {
+			t.Errorf("gofer %v says %q, want that the body is missing", args, out)
 		}
 	}
 }
@@ -176,7 +206,24 @@ func TestWhatHindersAJobIsSaidWithItsRemedy(t *testing.T) {
 			}
 		}
 	}
-	said("queue default: jobs wait (1) and no worker asks for them: gofer workers", "queue misspelt: jobs wait (1) and no worker has ever served it: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs")
+	said("queue default: jobs wait (1) and no worker serves it now: gofer workers", "queue misspelt: jobs wait (1) and no worker has ever served it: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs")
 	gofer(t, "", "pause", "default")
 	said("queue default: paused, jobs wait (1): gofer resume default")
+}
+
+// TestTheLetterOfAnInvalidJobIsNotSaidToRunAgain: a replay publishes the same bytes.
+func TestTheLetterOfAnInvalidJobIsNotSaidToRunAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.named("w1")
+	w.publish("bad", `{"ulr":"http://shop.test/"}`)
+	var text string
+	// A look between the storing of the result and of the letter sees one of them.
+	testenv.Eventually(t, "the result and the dead letter to be in the story", func() bool {
+		_, text, _ = gofer(t, "", "job", "bad")
+		return strings.Contains(text, "is finished") && strings.Contains(text, "gofer dead show")
+	})
+	if !strings.Contains(text, "correct what publishes it; gofer dead purge ") || strings.Contains(text, "dead replay") {
+		t.Errorf("the story names no remedy that helps:\n%s", text)
+	}
 }

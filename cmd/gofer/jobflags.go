@@ -14,40 +14,38 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// jobFlags are the flags that stand for members of a job. A JSON line keeps its own members; the flags fill in
-// what it lacks. The zero value sets nothing.
+// jobFlags are the flags that stand for members of a job. They are set in a JSON line that lacks them. The zero value sets
+// nothing.
 type jobFlags struct {
 	method, data, deadline string
-	// As given, not parsed: template parses them once.
+	// These are the texts of the flags, which template parses.
 	headers, tags, meta    []string
 	region, session, proxy string
 	attempts               wholeFlag
 	attemptTimeout         time.Duration
-	// It tells an empty body from none.
-	hasData bool // --data was given, perhaps empty
+	// hasData is true if --data was given, perhaps empty.
+	hasData bool
 }
 
-// add adds the flags. Their names are those of curl where curl has the same flag. A flag of type StringArray
-// keeps commas, which a header may have; StringSlice would split at them.
+// add adds the flags, with the names of curl where curl has them. StringArray keeps the commas of a header, at which
+// StringSlice would split.
 func (f *jobFlags) add(flags *pflag.FlagSet) {
-	flags.StringVarP(&f.method, "method", "X", "", "method (default \"GET\", with --data \"POST\")")
-	flags.StringArrayVarP(&f.headers, "header", "H", nil, "request header 'Name: value'; may be given several times")
-	flags.StringVarP(&f.data, "data", "d", "", "request body, or @FILE for the bytes of a file")
-	flags.StringVar(&f.region, "region", "", "preferred region of the proxy")
-	flags.StringArrayVar(&f.tags, "tag", nil, "tag that the proxy must have; may be given several times")
-	flags.StringVar(&f.session, "session", "", "session: its jobs use the same proxy while it works")
-	flags.StringVar(&f.proxy, "proxy", "", "id of the only proxy that may be used")
+	flags.StringVarP(&f.method, "method", "X", "", "`METHOD` (default \"GET\", with --data \"POST\")")
+	flags.StringArrayVarP(&f.headers, "header", "H", nil, "request `HEADER` 'Name: value'; may be given several times")
+	flags.StringVarP(&f.data, "data", "d", "", "request body, `DATA` or @FILE for the bytes of a file")
+	flags.StringVar(&f.region, "region", "", "preferred `REGION` of the proxy")
+	flags.StringArrayVar(&f.tags, "tag", nil, "`TAG` that the proxy must have; may be given several times")
+	flags.StringVar(&f.session, "session", "", "`SESSION` whose jobs use the same proxy while it works")
+	flags.StringVar(&f.proxy, "proxy", "", "`ID` of the only proxy that may be used")
 	flags.Var(&f.attempts, "attempts", "how many attempts the job has, 1 to 10")
-	flags.Var((*durationFlag)(&f.attemptTimeout), "attempt-timeout", "how long one attempt may take, at most 10m")
-	flags.StringVar(&f.deadline, "deadline", "", "time after which no attempt starts or goes on (RFC 3339)")
-	flags.StringArrayVar(&f.meta, "meta", nil, "KEY=VALUE that is handed back in the result; may be given several times")
+	flags.Var((*durationFlag)(&f.attemptTimeout), "attempt-timeout", "how long one attempt may take, at most 10m: the member timeout of a job")
+	flags.StringVar(&f.deadline, "deadline", "", "`TIME` after which no attempt starts or goes on (RFC 3339)")
+	flags.StringArrayVar(&f.meta, "meta", nil, "`KEY=VALUE` that is handed back in the result; may be given several times")
 }
 
-// template returns the job that the flags describe, without a URL. Errors are usage errors. What the flags do not set
-// stays the zero value, so that fill can tell. A value that is wrong, such as an unknown region, is not found here:
-// the check of each job has that rule.
+// template returns the job that the flags describe, without a URL. All lines of the input share it, so nobody may change
+// its maps and slices. Errors are usage errors. The check of each job finds values that no job may have.
 func (f *jobFlags) template() (jobs.Job, error) {
-	// The same template is used for every line of the input, so nobody may change its maps and slices.
 	t := jobs.Job{
 		Method: f.method, Timeout: jobs.Duration(f.attemptTimeout),
 		Proxy: jobs.ProxyChoice{Tags: f.tags, Region: f.region, Session: f.session, ID: f.proxy},
@@ -80,10 +78,10 @@ func (f *jobFlags) body(t *jobs.Job) error {
 		return nil
 	}
 	content := []byte(f.data)
-	// As in curl. A body that begins with @ has to come from a file.
+	// As in curl, a body that begins with @ has to come from a file.
 	if path, isFile := strings.CutPrefix(f.data, "@"); isFile {
 		var err error
-		if content, err = readBounded(path, jobs.MaxJobBytes); err != nil {
+		if content, err = readBody(path); err != nil {
 			return usage("--data: %w", err)
 		}
 	}
@@ -95,17 +93,17 @@ func (f *jobFlags) body(t *jobs.Job) error {
 	return nil
 }
 
-// readBounded reads a file of at most limit bytes. A larger file is an error, and is not read to its end.
-func readBounded(path string, limit int64) ([]byte, error) {
+// readBody reads a file of at most jobs.MaxJobBytes. A larger file is an error, and is not read to its end.
+func readBody(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	// One byte more than the limit shows that the file is larger, without reading all of it.
-	content, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(content)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes, which no job can hold", path, limit)
+	// One byte more than the limit shows that the file is larger.
+	content, err := io.ReadAll(io.LimitReader(file, jobs.MaxJobBytes+1))
+	if err == nil && len(content) > jobs.MaxJobBytes {
+		err = fmt.Errorf("%s has more than %d bytes, which no job can hold", path, jobs.MaxJobBytes)
 	}
 	return content, err
 }
@@ -118,7 +116,7 @@ func headersOf(flags []string) (jobs.Headers, error) {
 		// Only the first colon separates: a value may have others.
 		name, value, found := strings.Cut(flag, ":")
 		if name = strings.TrimSpace(name); !found || name == "" {
-			return nil, usage("--header: write it as 'Name: value'") // the text may hold a secret
+			return nil, usage("--header: write it as 'Name: value'")
 		}
 		if headers == nil {
 			headers = jobs.Headers{}
@@ -128,8 +126,7 @@ func headersOf(flags []string) (jobs.Headers, error) {
 	return headers, nil
 }
 
-// metaOf reads KEY=VALUE flags. A key that is given twice is an error: only one value could be handed back. A value
-// may hold further equals signs.
+// metaOf reads KEY=VALUE flags. A key that is given twice is an error, because only one value could be handed back.
 func metaOf(flags []string) (map[string]string, error) {
 	var meta map[string]string
 	for _, flag := range flags {
@@ -148,23 +145,20 @@ func metaOf(flags []string) (map[string]string, error) {
 	return meta, nil
 }
 
-// fill sets the members that job lacks from the template. Headers and meta are set name by name, proxy and retry member
-// by member, so a line may override a single one. A body from --data makes a POST of a job without a method, as in curl.
+// fill sets the members that a job lacks from the template: headers and meta name by name, proxy and retry member by
+// member. A body from --data makes a POST of a job without a method, as in curl.
 func (f *submitFlags) fill(job *jobs.Job) {
 	t := f.template
-	// The order of the two matters: --method wins over the POST of --data.
-	lacking(&job.Method, t.Method)
+	setIfZero(&job.Method, t.Method) // before --data: --method wins over its POST
 	if f.hasData && job.Body == "" && job.BodyBase64 == nil {
 		job.Body, job.BodyBase64 = t.Body, t.BodyBase64
-		lacking(&job.Method, "POST")
+		setIfZero(&job.Method, "POST")
 	}
-	// Zero is no valid value of these members, so it means that the line lacks them.
-	lacking(&job.Timeout, t.Timeout)
-	lacking(&job.Proxy.Region, t.Proxy.Region)
-	lacking(&job.Proxy.Session, t.Proxy.Session)
-	lacking(&job.Proxy.ID, t.Proxy.ID)
-	// An empty list of the line itself is kept.
-	if job.Proxy.Tags == nil {
+	setIfZero(&job.Timeout, t.Timeout)
+	setIfZero(&job.Proxy.Region, t.Proxy.Region)
+	setIfZero(&job.Proxy.Session, t.Proxy.Session)
+	setIfZero(&job.Proxy.ID, t.Proxy.ID)
+	if job.Proxy.Tags == nil { // an empty list is the line's own
 		job.Proxy.Tags = t.Proxy.Tags
 	}
 	if job.Deadline.IsZero() {
@@ -183,15 +177,15 @@ func (f *submitFlags) fill(job *jobs.Job) {
 	}
 }
 
-// lacking sets a member that has the zero value of its type.
-func lacking[T comparable](member *T, value T) {
+// setIfZero sets a member that a line lacks. Zero is no valid value of these members.
+func setIfZero[T comparable](member *T, value T) {
 	var zero T
 	if *member == zero {
 		*member = value
 	}
 }
 
-// fillRetry sets what the job's retry policy lacks. The template has no more than max_attempts.
+// fillRetry sets what the job's retry policy lacks. The template has only max_attempts.
 func fillRetry(job *jobs.Job, t *jobs.Override) {
 	switch {
 	case t == nil:
@@ -205,7 +199,7 @@ func fillRetry(job *jobs.Job, t *jobs.Override) {
 
 // fillHeaders adds the headers whose names the job has in no spelling (RFC 9110, 5.1: names are case-insensitive).
 func fillHeaders(job *jobs.Job, headers jobs.Headers) {
-	// The job's own names only: names that the template adds must not hide each other's spelling.
+	// Only the job's own names: the template's must not hide each other.
 	own := make([]string, 0, len(job.Headers))
 	for name := range job.Headers {
 		own = append(own, name)
@@ -221,8 +215,7 @@ func fillHeaders(job *jobs.Job, headers jobs.Headers) {
 	}
 }
 
-// printJob prints a job as a line that gofer submit reads: with its id and queue, if it has any. Times are in UTC.
-// Line and output are the same job, so --print can be used to look at what the flags do.
+// printJob prints a job as a line that gofer submit reads, with its id and queue if it has any. Times are in UTC.
 func (a *app) printJob(job jobs.Job) error {
 	// The zero time stays zero in UTC, so an absent member stays absent.
 	job.NotBefore, job.Deadline = job.NotBefore.UTC(), job.Deadline.UTC()
@@ -233,8 +226,8 @@ func (a *app) printJob(job jobs.Job) error {
 	}{job.ID, job.Queue, job})
 }
 
-// timeOf reads the value of a flag: a time with its zone, or one of this machine's zone without its seconds. The error is a usage
-// error.
+// timeOf reads the value of a flag: a time with its zone, or one of this machine's zone without its seconds. The error is a
+// usage error.
 func timeOf(flag, value string) (time.Time, error) {
 	// A time with its zone means the same on every machine, so it is tried first.
 	if at, err := time.Parse(time.RFC3339, value); err == nil {

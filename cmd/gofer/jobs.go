@@ -14,34 +14,29 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// scanTime bounds how long jobs are searched for those of one site, URL or state.
+// scanTime bounds how long jobs are searched for those of one site, URL or state. The server cannot filter by any of them, so the
+// search reads the jobs one after the other.
 const scanTime = 5 * time.Second
 
-// errScanTime ends a search that takes too long. It is the cause of the context, which tells it from an
-// interruption.
+// errScanTime is the cause of the context of a search that takes too long.
 var errScanTime = errors.New("the search takes too long")
 
 // jobsCommand is the group of verbs about jobs that have not ended.
 func (a *app) jobsCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "jobs", Short: "List the jobs that have not ended", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(a.jobsLsCommand())
-	return cmd
+	return verbGroup("jobs", "List the jobs that have not ended", a.jobsLsCommand())
 }
 
 // jobsLsCommand lists jobs without results. A job that has ended is found by gofer results or gofer job. The flags
 // have the names of those of cancel, so that a list can be tried before it is cancelled.
 func (a *app) jobsLsCommand() *cobra.Command {
-	var b bulk
+	var b bulkFlags
 	var state, url string
 	// It is also the default that help shows.
 	limit := wholeFlag(100)
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List jobs that are queued, running or waiting, the oldest first", Args: args(cobra.NoArgs),
 		Long: `Lists the jobs that have not ended and fit every flag given, the oldest first. Since is when a job was published, or began to wait.
-A job that was just handed back by its worker is shown as running. With --site, --url or --state jobs are searched for 5 seconds at most; then it says how far the search has come.`,
+A job that was just handed back by its worker is shown as running. With --site, --url or --state the search ends after 5 seconds, prints what it has found and says how many jobs it has read.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkState(state); err != nil {
 				return err
@@ -62,11 +57,11 @@ A job that was just handed back by its worker is shown as running. With --site, 
 			})(cmd, args)
 		},
 	}
-	cmd.Flags().StringVar(&b.queue, "queue", "", "only this queue")
-	cmd.Flags().StringVar(&state, "state", "", "only jobs in this state: "+stateNames())
-	cmd.Flags().Var((*siteFlag)(&b.site), "site", "only jobs of this site, such as example.com or example.com:8443")
-	cmd.Flags().StringVar(&url, "url", "", "only jobs of this URL, which is compared before any redirect")
-	cmd.Flags().Var(&b.since, "since", "only jobs since this time (RFC 3339), or for no longer than this duration")
+	cmd.Flags().StringVar(&b.queue, "queue", "", "only this `QUEUE`")
+	cmd.Flags().StringVar(&state, "state", "", "only jobs in this `STATE`: "+stateNames())
+	cmd.Flags().Var((*siteFlag)(&b.site), "site", "only jobs of this `SITE`, such as example.com or example.com:8443")
+	cmd.Flags().StringVar(&url, "url", "", "only jobs of this `URL`, which is compared before any redirect")
+	cmd.Flags().Var(&b.since, "since", "only jobs since this `TIME` (RFC 3339), or for no longer than this duration")
 	cmd.Flags().Var(&limit, "limit", "how many jobs")
 	return cmd
 }
@@ -75,7 +70,7 @@ A job that was just handed back by its worker is shown as running. With --site, 
 // it ends after scanTime with what it has found, which is no error.
 func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit int) error {
 	scan, cancel := ctx, context.CancelFunc(func() {})
-	// Without these every job fits, or every one of a queue, and limit bounds what is read.
+	// Without these filters, limit bounds what is read.
 	if f.Site != "" || f.URL != "" || f.State != "" {
 		scan, cancel = context.WithTimeoutCause(ctx, scanTime, errScanTime)
 	}
@@ -84,8 +79,8 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 	list := found.List
 	switch {
 	case errors.Is(err, errScanTime):
-		// What was found is printed below with exit code 0.
-		a.note("the search stopped after %s at %d of about %d jobs; so far it found %s: narrow it with --queue or --since", scanTime, found.Looked, found.Jobs, count(len(list), "job"))
+		// What was found is printed below, with exit code 0. A signal is no such end: it ends ctx with another cause.
+		a.note("the search stopped after %s at %d of about %d jobs; so far it found %s: narrow the search with --queue or --since", scanTime, found.Looked, found.Jobs, count(len(list), "job"))
 	case err != nil:
 		return err
 	case found.More:
@@ -105,11 +100,11 @@ func (a *app) jobsLs(ctx context.Context, s *session, f client.ListFilter, limit
 	return a.list(table.Row{"job", "state", "for", "next try", "site"}, rows, "No jobs.")
 }
 
-// age is how long ago a time was. It compares two clocks, so it may be negative by their difference.
+// age is how long ago a time of the server was. If the clocks differ it may be negative, which is shown as it is: it points at
+// the clocks.
 func age(since time.Time) string { return time.Since(since).Round(time.Second).String() }
 
-// untilNext says how long a job still waits; empty if it does not. A time that has passed is shown as now: the
-// server is about to release the job, or the job is overdue.
+// untilNext says in words when a time comes: "now" if it has passed, empty for the zero time.
 func untilNext(at time.Time) string {
 	// Rounded to a second, so a time that comes in less counts as now.
 	switch wait := time.Until(at).Round(time.Second); {
@@ -124,11 +119,10 @@ func untilNext(at time.Time) string {
 // stateNames lists the states for help and errors.
 func stateNames() string { return strings.Join(jobs.States(), ", ") }
 
-// checkState refuses a state that no job can have. Empty means any state.
+// checkState refuses a state that no job can have: it would find nothing, which looks like an answer. Empty means any state.
 func checkState(state string) error {
-	// An unknown state would find nothing, which looks like an answer.
 	if state != "" && !slices.Contains(jobs.States(), state) {
-		return usage("--state: %q is none of %s", state, stateNames())
+		return usage("--state: %q is none of %s; gofer results lists the jobs that have ended", state, stateNames())
 	}
 	return nil
 }

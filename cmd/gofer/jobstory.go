@@ -8,20 +8,22 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/admin"
 	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/doctor"
 	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
-// holder is a worker that holds a job and cannot settle it, such as one that waits for room for the result. It
-// is the answer of control.Workers, reduced to one job. Step is what the worker has failed to do, such as storing
-// the result. Permanent failures last until somebody changes something.
+// holder is a worker that holds a job and cannot settle it. Step is what the worker fails to do, such as storing the result. A
+// permanent failure lasts until somebody changes something.
 type holder struct {
-	Worker    string    `json:"worker"`
-	Since     time.Time `json:"since"`
-	Step      string    `json:"step"`
-	Reason    string    `json:"reason"`
-	Permanent bool      `json:"permanent"`
+	Worker string `json:"worker"`
+	// Since is when the step failed first, by the worker's clock.
+	Since time.Time `json:"since"`
+	Step  string    `json:"step"`
+	// Reason is the latest error.
+	Reason    string `json:"reason"`
+	Permanent bool   `json:"permanent"`
 }
 
 // String is the sentence that gofer job prints.
@@ -33,7 +35,7 @@ func (h holder) String() string {
 	return text
 }
 
-// story is a job's story as it is printed. Result here hides that of client.Story, whose body may be large.
+// story is a job's story as it is printed. Result hides that of client.Story, whose body may be large.
 type story struct {
 	client.Story
 	Result *jobs.Summary `json:"result,omitempty"`
@@ -57,41 +59,43 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 	// It is copied, so that what the workers say can be filled in.
 	t := &story{Story: *known}
 	if known.Result != nil {
+		// The body is left out: it may have megabytes, and gofer results prints it.
 		facts := known.Result.Summary()
 		t.Result = &facts
 	}
 	// The workers are asked last: the streams hold the truth, and a fleet without workers still has a story.
-	workers := t.readHolders(ctx, s)
-	t.readObstacles(ctx, s, workers)
+	workers, silence := t.readHolders(ctx, s)
+	t.readObstacles(ctx, s, workers, silence)
 	t.readSite(ctx, s)
 	return t, nil
 }
 
-// readSite asks the workers until when the site rests for which the job waits. If no worker answers, the story keeps what
-// the stream says. The workers know when the next test is planned, which moves with each failure.
+// readSite asks the workers about the site that the job waits for, because each failure there moves the next test. If no worker
+// answers, the story keeps what the stream says.
 func (t *story) readSite(ctx context.Context, s *session) {
 	// Only a job that waits for its site is affected by what the workers know.
 	if t.Waiting == nil || t.Waiting.Why != jobs.StateSiteDown {
 		return
 	}
+	// The message of the job names the test that was planned when the job began to wait. Every failed test since then has moved it.
 	workers, err := askSites(ctx, s, control.SiteRequest{Site: t.Waiting.Site})
 	if err != nil {
 		return
 	}
 	// The name is that of the job's site, so the sums of seen are of one site.
-	seen := newFleetSite(t.Waiting.Site)
+	seen := admin.NewFleetSite(t.Waiting.Site)
 	for _, w := range workers {
 		for _, site := range w.Sites {
-			seen.add(site)
+			seen.Add(site)
 		}
 	}
 	if seen.NextTestTime != nil {
 		t.Waiting.Until = *seen.NextTestTime
 	}
 	switch {
-	// The worst state decides what is said.
-	case seen.resting() > 0:
-		t.Waiting.Detail = fmt.Sprintf("the site %s does not answer (%s); %d of %d workers let it rest", t.Waiting.Site, seen.Reason, seen.resting(), len(workers))
+	// Each worker decides about a site by itself, so the answers may differ. The worst state decides what is printed.
+	case seen.Resting() > 0:
+		t.Waiting.Detail = fmt.Sprintf("the site %s does not answer (%s); %d of %d workers let it rest", t.Waiting.Site, doctor.SiteReason(seen.Reason), seen.Resting(), len(workers))
 	case seen.Workers["up"] > 0:
 		t.Waiting.Detail = fmt.Sprintf("the site %s answers again, and its jobs come back one after the other", t.Waiting.Site)
 	case seen.Workers["new"] > 0:
@@ -99,14 +103,14 @@ func (t *story) readSite(ctx context.Context, s *session) {
 	}
 }
 
-// waitLine says in words why the job waits, since when and until when. The last part names the command that helps,
-// if there is one.
+// waitLine says in words why the job waits, since when and until when, and names the command that helps, if there is one.
 func (t *story) waitLine() string {
 	w := t.Waiting
 	text := w.Detail
 	if !w.Since.IsZero() {
-		text += ", the job waits since " + w.Since.UTC().Format(time.RFC3339)
+		text += ", the job has waited since " + w.Since.UTC().Format(time.RFC3339)
 	}
+	// At a resting site only tests run, one at a time, and the next one may be that of another job.
 	next := "try"
 	if w.Why == jobs.StateSiteDown {
 		next = "test"
@@ -116,43 +120,43 @@ func (t *story) waitLine() string {
 	}
 	switch w.Why {
 	case jobs.StateSiteDown:
-		text += "; gofer sites show " + w.Site + " tells more; once it answers, gofer sites reset " + w.Site + " ends its rest"
+		text += "; gofer sites show " + w.Site + " shows more; once it answers, gofer sites reset " + w.Site + " ends its rest"
 	case jobs.StateNoProxy:
-		text += "; gofer proxies ls says how each proxy stands; add others with gofer proxies add URL, or wait"
+		text += "; gofer proxies ls shows the state of each proxy; add others with gofer proxies add URL, or wait"
 	}
 	return text
 }
 
 // readHolders asks the workers whether one of them holds the job and cannot settle it, and returns their answers. It asks only
-// about a job that a worker may hold. If no worker answers, nothing is added.
-func (t *story) readHolders(ctx context.Context, s *session) []control.Status {
-	// A waiting job lies in no worker's hands.
+// about a job that a worker may hold. If no worker answers, nothing is added; the error says why.
+func (t *story) readHolders(ctx context.Context, s *session) (workers []control.Status, err error) {
+	// No worker holds a job that waits or has ended, so nobody is asked. A fleet that does not answer would cost 3 s.
 	if !t.isTakeable() {
-		return nil
+		return nil, nil
 	}
-	workers, err := askWorkers(ctx, s, control.WorkersRequest{})
+	workers, err = askWorkers(ctx, s, control.WorkersRequest{})
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	for _, w := range workers {
 		for _, job := range w.Unsettled {
+			// An id is unique within a queue only. Several workers may hold a job whose lease has ended meanwhile.
 			if job.Queue == t.Queue && job.ID == t.ID {
 				t.Unsettled = append(t.Unsettled, holder{w.Worker, job.Since, job.Step, job.Reason, job.Permanent})
 			}
 		}
 	}
-	return workers
+	return workers, nil
 }
 
-// isTakeable reports whether a worker may take the job, or holds it. A due job is one, too: the consumer may
-// deliver it at any moment.
+// isTakeable reports whether a worker may take the job, or holds it.
 func (t *story) isTakeable() bool {
 	return slices.Contains(t.Places, client.Queued) || slices.Contains(t.Places, client.Due)
 }
 
 // readObstacles says why nobody takes the job: what is the matter with its queue, and which workers take no jobs. What this user
-// may not ask is left out.
-func (t *story) readObstacles(ctx context.Context, s *session, workers []control.Status) {
+// may not ask is left out. silence is why no worker answered.
+func (t *story) readObstacles(ctx context.Context, s *session, workers []control.Status, silence error) {
 	// A worker that holds the job is the whole reason; the state of the queue would distract from it.
 	if !t.isTakeable() || len(t.Unsettled) > 0 {
 		return
@@ -163,7 +167,7 @@ func (t *story) readObstacles(ctx context.Context, s *session, workers []control
 	}
 	for _, q := range queues {
 		// Jobs that wait for a proxy hinder no queued one, so the count of the fleet is left out.
-		if trouble := doctor.Trouble(s.names, &q, &waiting.Queue{}); q.Queue == t.Queue && trouble != "" {
+		if trouble := doctor.Trouble(s.names, &q, &waiting.Queue{}, doctor.IsServed(&q, workers, silence)); q.Queue == t.Queue && trouble != "" {
 			t.Obstacles = append(t.Obstacles, "queue "+q.Queue+": "+trouble)
 		}
 	}

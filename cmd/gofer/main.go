@@ -16,31 +16,35 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // authorities for where the system has none, as in the container image
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/text"
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
-// The exit codes, as sysexits.h has the last two.
+// The exit codes. Scripts depend on these numbers, so none of them ever changes its meaning. 69 and 78 are those of sysexits.h.
 const (
-	// Scripts depend on these numbers, so none of them ever changes its meaning.
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitSomeFailed  = 3
+	exitOK     = 0
+	exitFailed = 1
+	// exitUsage: the command line is wrong. Nothing was done, and the same call fails again.
+	exitUsage = 2
+	// exitSomeFailed: the verb did what it was asked for, and some of the jobs or proxies failed.
+	exitSomeFailed = 3
+	// exitUnreachable is EX_UNAVAILABLE: NATS cannot be reached. The same call may succeed later.
 	exitUnreachable = 69
-	exitConfig      = 78
-	exitSignalled   = 130 // as a shell has it
+	// exitConfig is EX_CONFIG: the configuration is wrong. A supervisor that starts a worker again only repeats the error.
+	exitConfig = 78
+	// exitSignalled is 128 and the number of SIGINT, which shells use for a process that SIGINT has ended.
+	exitSignalled = 130
 )
 
-// A signal is handled by run, and ends the process by exit only if a verb does not end by itself.
+// main ends the process with the exit code of the verb. A signal is handled by run. It ends the process by os.Exit only if a verb
+// does not end by itself.
 func main() {
-	// Nothing of the program uses package log.
-	log.SetOutput(io.Discard) // net/http prints there, as it came, what a target sends out of turn
-	// os.Exit ends the process after run has returned, so its deferred functions have run.
+	// The program itself does not use package log. net/http does, to print unescaped what a target sends out of turn.
+	log.SetOutput(io.Discard)
 	os.Exit(newApp(os.Stdout, os.Stderr, os.Exit).run(context.Background(), os.Args[1:], os.Stdin))
 }
 
-// run is the program with the operating system as its arguments, within a process that goes on. Tests use it: a signal
-// ends the context, and nothing ends the process.
+// run is the program for tests, with the operating system as its arguments: nothing ends the process.
 func run(ctx context.Context, env config.Environment, args []string, in io.Reader, out, errOut io.Writer) int {
 	a := newApp(out, errOut, nil)
 	a.env = env
@@ -53,34 +57,32 @@ func newApp(out, errOut io.Writer, exit func(code int)) *app {
 	return &app{out: &stream{to: out}, err: &stream{to: errOut}, interrupts: newInterrupts(exit)}
 }
 
-// run runs one verb, until ctx ends or a signal comes, and returns the exit code. An interrupted verb that has left
-// nothing undone has no error. A write to standard output that failed makes any verb fail: its answer was lost. It
-// may be called once: interrupts and streams are those of one run.
+// run runs one verb, until ctx ends or a signal comes, and returns the exit code. It may be called once.
 func (a *app) run(ctx context.Context, args []string, in io.Reader) int {
 	ctx, stop := a.interrupts.watch(ctx)
 	defer stop()
-	// Questions are asked only where both the answers come from a terminal and the questions go to one.
-	a.in, a.interactive = reading(ctx, in), isTerminal(in) && a.err.isTerminal()
+	// Questions are asked only if a person can see them and answer: both streams are terminals.
+	a.in, a.interactive = interruptible(ctx, in), isTerminal(in) && a.err.isTerminal()
 	if isTerminal(in) {
 		a.keyboard, _ = in.(*os.File)
 	}
 	root := a.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	// Only an error becomes an interruption: a verb that had finished when the signal came has succeeded.
+	// An error after a signal mostly follows from it, such as a call that ctx has ended. A verb without an error has finished.
 	if ctx.Err() != nil && err != nil {
-		err = interruption(err)
+		err = asInterruption(err)
 	}
-	// Some verbs ignore what their prints return, so a full disk or a closed pipe is found here.
-	if lost := a.out.failed(); lost != nil && !errors.Is(err, lost) {
-		err = &failure{code: exitFailed, err: errors.Join(err, lost)}
+	// Some verbs ignore the errors of their prints. A verb whose output was lost has failed nevertheless, so that a script notices a
+	// full disk.
+	if writeErr := a.out.failed(); writeErr != nil && !errors.Is(err, writeErr) {
+		err = &failure{code: exitFailed, err: errors.Join(err, writeErr)}
 	}
-	// cmd is the verb that was found, or gofer itself.
+	// cmd is the verb that cobra has found, or gofer itself if the first argument is no verb.
 	return a.report(cmd.CommandPath(), err)
 }
 
-// app is what every verb gets: the three streams and the flags that all verbs have. It serves one run. Fields are
-// written before the verb runs, by run and by the parsing of flags, and only read later.
+// app is what every verb gets: the three streams and the flags of all verbs. Its fields are set before the verb runs.
 type app struct {
 	in          io.Reader // ends with the verb's context
 	interactive bool      // a person types what in reads, and sees what err prints
@@ -93,8 +95,7 @@ type app struct {
 	interrupts  *interrupts
 }
 
-// failure is an error with its own exit code. exitCode finds it anywhere in a chain. The error keeps its chain,
-// so errors.Is and errors.As look through it.
+// failure is an error with its own exit code, for exitCode.
 type failure struct {
 	code int
 	err  error
@@ -103,7 +104,7 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// usage returns an error in what the user wrote: exit code 2, and a hint at --help.
+// usage returns the error of a mistake in what the user wrote: exit code 2, and a hint at --help.
 func usage(format string, args ...any) error {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
@@ -116,20 +117,18 @@ func asUsage(err error) error {
 	return &failure{code: exitUsage, err: err}
 }
 
-// report prints what came of a verb and returns the exit code. It is the one place that prints errors. A pipe whose
-// reader has gone is no reason for a message. A closed pipe is a failure without a message: the reader, such as
-// head, has ended on purpose.
+// report prints the error of a verb and returns the exit code. No other place prints errors.
 func (a *app) report(verb string, err error) int {
 	if err == nil {
 		return exitOK
 	}
 	if errors.Is(err, syscall.EPIPE) {
-		return exitFailed // the reader has ended
+		return exitFailed // without a message: the reader of a pipe, such as head, has ended on purpose
 	}
 	code := exitCode(err)
-	// Lines takes joined errors apart and puts the remedy behind each.
+	// An error may repeat an argument, such as the URL of a proxy with its password. Here all errors pass, so no verb can forget it.
 	for _, line := range config.Lines(err) {
-		a.note("%s", line)
+		a.note("%s", text.HideUserInfo(line))
 	}
 	if code == exitUsage {
 		_ = a.err.line("Try '%s --help'.", verb)
@@ -137,15 +136,14 @@ func (a *app) report(verb string, err error) int {
 	return code
 }
 
-// exitCode is the exit code of an error that is not nil. The numbers 69 and 78 are those of sysexits.h.
+// exitCode is the exit code of an error that is not nil.
 func exitCode(err error) int {
 	var coded *failure
 	var bad *config.Error
 	switch {
-	// The failure comes first: a verb that chose a code has a reason.
+	// The failure comes first: a verb that chose a code knows more than the kinds of errors below.
 	case errors.As(err, &coded):
 		return coded.code
-	// sysexits.h calls it EX_CONFIG, and the other one EX_UNAVAILABLE.
 	case errors.As(err, &bad), errors.Is(err, bus.ErrConfig):
 		return exitConfig
 	case errors.Is(err, bus.ErrUnreachable):
@@ -176,6 +174,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	}
 	root.Version = buildVersion()
 	root.SetVersionTemplate("gofer {{.Version}}\n")
+	// One word for one thing: cobra says "command".
+	root.SetUsageTemplate(strings.NewReplacer("Available Commands", "Verbs", "[command]", "VERB", "about a command", "about a verb").Replace(root.UsageTemplate()))
 	root.Args = args(cobra.NoArgs)
 	root.SetIn(a.in)
 	root.SetOut(a.out.writer())
@@ -188,33 +188,39 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 some jobs failed, 69 NATS unreachable, 78
 	root.SetHelpCommand(helpCommand())
 	// cobra's own errors know nothing of exit code 2.
 	root.SetFlagErrorFunc(flagError)
-	// Last, because completion goes over all verbs.
+	// The verbs come last, because completion goes over all verbs and needs the flags above.
 	a.addVerbs(root)
 	return root
 }
 
-// args turns cobra's refusal of arguments into a usage error. A verb that only groups other verbs takes the first
-// argument for a misspelt verb, and suggests those that are spelt alike. check decides about the number only; what
-// the arguments say is checked by the verb.
+// args turns the refusal of a number of arguments into a usage error. For a group, the first argument is a misspelt verb.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		err := check(cmd, args)
 		switch {
 		case err == nil:
 			return nil
-		// Groups take no arguments, so there is at least one here.
-		case cmd.HasSubCommands():
-			// Two edits find a missing or a swapped letter.
-			cmd.SuggestionsMinimumDistance = 2
-			text := fmt.Sprintf("%s has no verb %q", cmd.CommandPath(), args[0])
-			// SuggestFor of a verb counts here as well: see suggest.
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				text += ", did you mean " + strings.Join(near, " or ") + "?"
-			}
-			return usage("%s", text)
+		case cmd.HasSubCommands(): // a group takes no arguments, so there is one
+			return unknownVerb(cmd, args[0])
 		case len(args) == 0:
 			return usage("too few arguments: %s", cmd.UseLine())
 		}
 		return usage("too many arguments: %s", cmd.UseLine())
 	}
+}
+
+// unknownVerb refuses a word that is no verb of group, and suggests those that are spelt alike.
+func unknownVerb(group *cobra.Command, word string) error {
+	group.SuggestionsMinimumDistance = 2 // edits, such as a missing letter
+	refusal := fmt.Sprintf("%s has no verb %q", group.CommandPath(), word)
+	// SuggestFor of a verb counts here as well: see suggest.
+	near := group.SuggestionsFor(word)
+	// Users of other queues try words that mean a verb of one of gofer's groups. SuggestFor of cobra cannot name such a verb.
+	if path := map[string]string{"retry": "dead replay", "replay": "dead replay", "failed": "dead ls", "strategy": "proxies strategy"}[word]; path != "" && !group.HasParent() {
+		near = []string{path}
+	}
+	if len(near) > 0 {
+		refusal += ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usage("%s", refusal)
 }

@@ -27,6 +27,7 @@ func (a *app) manCommand() *cobra.Command {
 					pages = append(pages, verb)
 				}
 			})
+			// One page that cannot be written does not keep the others from being written: the error names each that is missing.
 			var failed error
 			for _, verb := range pages {
 				failed = errors.Join(failed, os.WriteFile(filepath.Join(args[0], pageName(verb)+".1"), []byte(manPage(verb)), 0o644))
@@ -62,6 +63,7 @@ func manPage(verb *cobra.Command) string {
 		b.WriteString(".SH EXAMPLES\n" + roff(verb.Example) + "\n")
 	}
 	if s.title = "ENVIRONMENT"; !verb.HasParent() {
+		// The page of gofer itself lists the variables, because most of them are of all verbs.
 		for _, v := range config.Variables() {
 			s.item(strings.TrimRight(v.Name+"="+v.Default, "="), v.Meaning)
 		}
@@ -70,12 +72,14 @@ func manPage(verb *cobra.Command) string {
 	return b.String()
 }
 
-// section writes terms with their meanings, and its title before the first one.
+// section writes terms with their meanings. It writes its title before the first term, so that a section without terms leaves no
+// empty heading behind.
 type section struct {
 	to    *strings.Builder
 	title string // empty once it is written
 }
 
+// item writes one term and its meaning as a tagged paragraph (.TP).
 func (s *section) item(term, meaning string) {
 	if s.title != "" {
 		fmt.Fprintf(s.to, ".SH %s\n", s.title)
@@ -84,6 +88,7 @@ func (s *section) item(term, meaning string) {
 	fmt.Fprintf(s.to, ".TP\n\\fB%s\\fR\n%s\n", roff(term), roff(meaning))
 }
 
+// flags writes the flags that are not hidden, in a section of their own.
 func (s *section) flags(title string, flags *pflag.FlagSet) {
 	s.title = title
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -94,18 +99,21 @@ func (s *section) flags(title string, flags *pflag.FlagSet) {
 	})
 }
 
-// roff escapes what troff would obey, line by line. A minus stays one that a shell understands when it is copied, a blank line
-// ends a paragraph, and a line that begins with a blank stays as it is.
+// roff escapes what troff would obey. A minus is written so that it can be copied to a shell: troff would print a hyphen. An
+// empty line ends a paragraph, and a line that begins with a blank is not filled.
 func roff(text string) string {
 	lines := strings.Split(strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`).Replace(text), "\n")
+	// troff looks for requests at the beginning of each line, so every line is judged by itself.
 	for i, line := range lines {
 		line = ascii(line)
 		lines[i] = line
 		switch {
 		case line == "":
 			lines[i] = ".PP"
+		// A dot would begin a request, and \& is a character without width before it.
 		case line[0] == '.':
 			lines[i] = `\&` + line
+		// Indented lines are commands to be copied, and filling would join them.
 		case line[0] == ' ' || line[0] == '\t':
 			lines[i] = ".nf\n" + line + "\n.fi"
 		}
@@ -113,7 +121,8 @@ func roff(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// ascii writes all other characters by their numbers: groff reads its input as Latin-1.
+// ascii writes characters that are no ASCII by their numbers: without a preprocessor groff reads its input as Latin-1, and would
+// print two wrong characters for each one of UTF-8.
 func ascii(line string) string {
 	var b strings.Builder
 	for _, r := range line {

@@ -47,7 +47,7 @@ func TestEachVerbHasAManPage(t *testing.T) {
 	if page := pages["gofer.1"]; !strings.Contains(page, "\n.SH ENVIRONMENT\n") || !strings.Contains(page, `\fBGOFER_CONCURRENCY=64\fR`) || !strings.Contains(page, `\fBgofer submit\fR`) {
 		t.Errorf("gofer.1 lacks verbs or variables:\n%s", page)
 	}
-	if page := pages["gofer-submit.1"]; !strings.Contains(page, `\fB\-X, \-\-method string\fR`) || strings.Contains(page, `\fB\-\-timeout`) {
+	if page := pages["gofer-submit.1"]; !strings.Contains(page, `\fB\-X, \-\-method METHOD\fR`) || strings.Contains(page, `\fB\-\-timeout`) {
 		t.Errorf("gofer-submit.1 lacks a flag, or has a hidden one:\n%s", page)
 	}
 }

@@ -9,29 +9,26 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/worker/config"
 )
 
-// nameOpen names the jobs that go on although nobody waits for them any more. With --json it prints all of them on
-// standard output, as accepted jobs. Otherwise it names the first maxNamed on standard error. Jobs that may have been
-// accepted are named as well. Lists are sorted by line, so that the user can start again where it stopped.
-func (s *submission) nameOpen() error {
+// printOpen names the jobs that go on although nobody waits for them any more, and those that may have been accepted, in the
+// order of their lines. With --json it prints all accepted jobs on standard output, because a program may have to wait for
+// each. Otherwise it names the first maxNamed on standard error.
+func (s *submission) printOpen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	byLine := func(a, b ackFacts) int { return a.Line - b.Line }
-	// s.open is a map, so its order means nothing.
 	open := slices.SortedFunc(maps.Values(s.open), byLine)
-	slices.SortFunc(s.unsure, byLine)
-	s.nameSome("perhaps accepted, no answer came", s.unsure, "")
+	slices.SortFunc(s.unanswered, byLine)
+	s.printSome("perhaps accepted, no answer came", s.unanswered, "")
 	if !s.app.json {
-		s.nameSome("no result yet", open, ", which --json would name")
+		s.printSome("no result yet", open, ", which --json would name")
 		return nil
 	}
-	// All of them, for a program may have to wait for each.
 	for _, ack := range open {
 		if err := s.app.printJSON(ack); err != nil {
 			return err
@@ -40,8 +37,8 @@ func (s *submission) nameOpen() error {
 	return nil
 }
 
-// nameSome names the first jobs of a list and counts the rest. more ends the last line. The caller holds mu.
-func (s *submission) nameSome(what string, list []ackFacts, more string) {
+// printSome names the first jobs of a list and counts the rest. more ends the last line. The caller holds mu.
+func (s *submission) printSome(what string, list []ackFacts, more string) {
 	for _, ack := range list[:min(len(list), maxNamed)] {
 		s.app.note("%s: %s (%s %d)", what, ack.Key, s.unit, ack.Line)
 	}
@@ -50,10 +47,10 @@ func (s *submission) nameSome(what string, list []ackFacts, more string) {
 	}
 }
 
-// await prints an outcome for each job of keys until keys is closed and all outcomes have come. It counts them. It
-// returns the first error: of printing, of the connection, or the cause of ctx.
+// await prints and counts an outcome for each job of keys, until keys is closed and all outcomes have come. It returns the first
+// error: of printing, of the connection, or the cause of ctx.
 func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
-	// mu is for the goroutine that submits meanwhile.
+	// WaitEach calls this function for one result at a time. mu keeps out the goroutine that submits meanwhile.
 	return s.session.client.WaitEach(ctx, keys, func(r jobs.Result) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -65,75 +62,21 @@ func (s *submission) await(ctx context.Context, keys <-chan client.Key) error {
 			s.unwanted++
 		}
 		s.count(r)
-		// The line would otherwise stand behind the bar.
-		s.clearBar()
-		return s.outcome(ctx, r)
+		return s.printAbove(s.app.out, func() error { return s.printOutcome(ctx, r) })
 	})
 }
 
-// hintAfter is how long nothing is said about jobs that nobody takes. Jobs of a healthy queue have begun by then.
-const hintAfter = 5 * time.Second
-
-// hint names the queues that no worker serves, once. A user who may not look at the queues gets no hint. It is
-// a courtesy: an error of it must not disturb the submission. It asks once, after hintAfter: a queue that is paused
-// later is not named.
-func (s *submission) hint(ctx context.Context) {
-	queues, err := s.session.client.ConsumedQueues(ctx)
-	if err != nil {
-		return
-	}
-	// Queues without open jobs are none of this call's business.
-	ours := s.openQueues()
-	for _, q := range queues {
-		if !ours[q.Queue] {
-			continue
-		}
-		delete(ours, q.Queue)
-		switch {
-		case !q.Served:
-			s.hintUnserved(q.Queue)
-		case !q.PausedUntil.IsZero():
-			s.say("queue " + q.Queue + " is paused, so its jobs wait: gofer resume " + q.Queue)
-		case q.Pulls == 0 && q.Running == 0:
-			s.say("queue " + q.Queue + ": no worker asks for its jobs: start one")
-		}
-	}
-	// Of a queue without consumers the list has only what is among the oldest jobs. What is left in ours has no
-	// consumers, or no jobs.
-	for _, queue := range slices.Sorted(maps.Keys(ours)) {
-		if n, err := s.session.bus.CountFrom(ctx, "JOBS", s.session.names.Jobs(queue), 1); err == nil && n > 0 {
-			s.hintUnserved(queue)
-		}
-	}
-}
-
-// hintUnserved names both causes, because a misspelt queue and a new one look the same from here.
-func (s *submission) hintUnserved(queue string) {
-	s.say("queue " + queue + ": no worker has ever served it, so its jobs wait: add it to GOFER_QUEUES, or is it misspelt?")
-}
-
-// openQueues returns the queues of the jobs whose outcomes have not come yet.
-func (s *submission) openQueues() map[string]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := map[string]bool{}
-	for key := range s.open {
-		out[key.Queue] = true
-	}
-	return out
-}
-
-// outcome prints one result, and keeps its body if --output is given. A body that cannot be kept makes its job a failed
-// one; the others go on. The caller holds mu.
-func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
+// printOutcome prints one result, and saves its body with --output. A job whose body cannot be saved counts as failed. The
+// caller holds mu.
+func (s *submission) printOutcome(ctx context.Context, r jobs.Result) error {
 	key := client.Key{Queue: r.Queue, ID: r.ID}
 	from := s.open[key]
 	delete(s.open, key)
 	if s.flags.output != "" && r.Outcome == jobs.Succeeded {
 		if err := s.save(ctx, r); err != nil {
-			// It counts as failed, so the exit code says that something is missing.
 			s.failed++
-			s.app.note("the body of job %s is not kept: %s", key, config.Explain(err))
+			// The job itself has succeeded, but a script that reads the folder would miss its body.
+			s.note("the body of job %s is not kept: %s", key, config.Explain(err))
 		}
 	}
 	switch {
@@ -143,23 +86,22 @@ func (s *submission) outcome(ctx context.Context, r jobs.Result) error {
 			Line int `json:"line"`
 		}{r.Summary(), from.Line})
 	case s.single && s.flags.output == "":
-		// The facts go to standard error, so that the body alone can be piped.
+		// The facts go to standard error, so that the body alone can be piped. A line that is lost there fails nothing.
 		_ = s.app.err.line("%s", resultLine(r))
 		return s.app.printBody(ctx, s.session, r)
 	}
 	return s.app.printResult(r)
 }
 
-// save writes the body to the file QUEUE/ID below the folder. Two jobs never share a file, and queues and ids hold no
-// path. It neither replaces a file nor leaves the folder through a link. A file that cannot be completed is
-// removed. Queues and ids hold neither slashes nor dots, which the message contract guarantees.
+// save writes the body to the file QUEUE/ID below the folder. Queues and ids hold neither slashes nor dots, so two jobs never
+// share a file. save replaces no file, and does not leave the folder through a link. It removes a file that it cannot complete.
 func (s *submission) save(ctx context.Context, r jobs.Result) error {
 	body, err := s.session.client.Body(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = body.Close() }()
-	// os.OpenRoot keeps every path within the folder, also through symbolic links.
+	// os.OpenRoot keeps every path within the folder, also through symbolic links: others may be able to write there.
 	folder, err := os.OpenRoot(s.flags.output)
 	if err != nil {
 		return err
@@ -182,18 +124,19 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 	return err
 }
 
-// verdict is how the whole submission went: nil, an error, or a failure with exit code 3 if some jobs failed and others
-// did not. It is called when no other goroutine uses s. Exit code 1 means that no job was accepted.
-func (s *submission) verdict() error {
-	// The cases go from the worst to the best, and each later one can rely on the former ones not holding.
+// exitError returns nil, or an error with exit code 3 if some jobs failed, and 1 if no job was accepted. No other goroutine
+// uses s when it is called.
+func (s *submission) exitError() error {
 	switch bad := s.invalid + s.refused; {
-	case bad+s.accepted == 0: // nothing failed
-		s.say("no jobs in " + s.sourceName())
+	case bad+s.accepted == 0:
+		s.printNote("no jobs in " + s.sourceName())
+	// Exit code 1: a script that submits only broken lines has submitted nothing.
 	case bad > 0 && s.accepted == 0:
 		return fmt.Errorf("no job was accepted, %d refused", bad)
-	// A single job was reported with its outcome already, so counts would only repeat it.
+	// The outcome of a single job was printed already.
 	case s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
 		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
+	// The text names unwanted answers only with --fail: otherwise their number is zero.
 	case s.unwanted > 0:
 		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d, answers other than 2xx and 3xx: %d", s.accepted, bad, s.failed, s.unwanted)}
 	case bad+s.failed > 0:

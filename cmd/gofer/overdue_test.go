@@ -28,11 +28,11 @@ func TestOverdueJobsAreShown(t *testing.T) {
 	}
 	at := time.Now().Add(25 * time.Second).UTC()
 	for i := range 3 {
-		if _, err := workstream.New(w.client).Schedule(t.Context(), "default", fmt.Sprint("j", i), []byte("http://shop.test/"), jobs.Progress{}, at); err != nil {
+		if _, err := workstream.New(w.client).Schedule(t.Context(), "default", fmt.Sprint("j", i), []byte("http://shop.test/"), &jobs.Progress{}, at); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := workstream.New(w.client).Schedule(t.Context(), "default", "later", []byte("http://shop.test/"), jobs.Progress{}, at.Add(time.Hour)); err != nil {
+	if _, err := workstream.New(w.client).Schedule(t.Context(), "default", "later", []byte("http://shop.test/"), &jobs.Progress{}, at.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if list := read[[]client.QueueState](t, "queues"); len(list) != 1 || list[0].Waiting != 4 || list[0].Overdue != 0 {

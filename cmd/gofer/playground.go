@@ -17,7 +17,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/proxylist"
 )
 
-// playgroundCommand is the first minute with gofer: it needs neither a server nor proxies.
+// playgroundCommand runs a worker for a first try of gofer. It needs neither a server nor proxies.
 func (a *app) playgroundCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "playground",
@@ -30,14 +30,15 @@ uses those, and nothing else is started. Ctrl-C ends everything.`,
 	}
 }
 
-// play runs a worker in the playground until ctx ends. Only if the environment names no proxies does it start those of
-// the playground, and shortens the attempt timeout, since some of them never answer.
+// play runs a worker until ctx ends. If the environment names no proxies, it starts those of the playground, and shortens the
+// attempt timeout, because some of them never answer. With the usual timeout the first try of a user would hang for half a
+// minute.
 func (a *app) play(ctx context.Context) error {
 	c, proxies, err := a.loadWorkerConfig()
 	if err != nil {
 		return err
 	}
-	// Proxies of the owner are kept: the playground's would hide whether they work.
+	// If the user has named proxies, those of the playground would hide whether the user's proxies work.
 	hint := hintOfOwnProxies
 	if c.Proxies == "" && c.ProxiesFile == "" && c.ProxiesURL == "" {
 		world, err := playground.Start()
@@ -55,7 +56,7 @@ func (a *app) play(ctx context.Context) error {
 		hint = fmt.Sprintf(hintOfWorld, world)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	// The goroutine of the hint ends with ctx, which is cancelled before it is waited for: deferred calls run in reverse.
+	// Deferred calls run in reverse: cancel first ends the goroutine of the hint, and then Wait waits for it.
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	defer cancel()
@@ -65,8 +66,7 @@ func (a *app) play(ctx context.Context) error {
 	})
 }
 
-// hintOfOwnProxies is printed if the environment names proxies: there is no shop then. Its arguments are the
-// program and the page.
+// hintOfOwnProxies is printed if the environment names proxies. Its arguments are the program and the page.
 const hintOfOwnProxies = `
 The worker is ready. In another terminal:
 
@@ -77,8 +77,8 @@ The worker is ready. In another terminal:
 The dashboard is at %[2]s/. Ctrl-C ends it.
 `
 
-// hintOfWorld names pages that show a retry and a ban. Its own argument is the world; those of hintOfOwnProxies
-// follow.
+// hintOfWorld is printed with the proxies of the playground. It is formatted twice: with the world, and then as
+// hintOfOwnProxies.
 const hintOfWorld = `
 The worker is ready, with %s.
 In another terminal:
@@ -104,7 +104,7 @@ func pageOf(addr net.Addr) string {
 
 // printWhenReady prints hint once the worker is ready, unless ctx ends before.
 func printWhenReady(ctx context.Context, out *stream, page, hint string) {
-	// It polls, because the worker is reached in the same way as by a user.
+	// It asks the page that a user would ask. So the hint cannot come before the page answers.
 	for !isReady(ctx, page) {
 		select {
 		case <-ctx.Done():
@@ -115,8 +115,7 @@ func printWhenReady(ctx context.Context, out *stream, page, hint string) {
 	_ = out.block(fmt.Sprintf(hint, os.Args[0], page)) // a terminal that is gone needs no hint
 }
 
-// isReady asks /readyz once. An error means that it is not ready yet. The request ends with ctx, and needs no other
-// bound on loopback.
+// isReady asks /readyz once. An error means that the worker is not ready yet: the port is open before anything answers there.
 func isReady(ctx context.Context, page string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page+"/readyz", http.NoBody)
 	if err != nil {

@@ -18,11 +18,7 @@ import (
 // policyCommand is the group of verbs about the retry policy. A policy in the bucket replaces that of every worker's
 // environment within a second.
 func (a *app) policyCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "policy", Short: "Show and change the fleet's retry policy", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(
+	return verbGroup("policy", "Show and change the fleet's retry policy",
 		&cobra.Command{Use: "show", Short: "Show the policy that workers use: what the bucket holds, and for the rest their environment", Args: args(cobra.NoArgs), RunE: a.verb("policy show", a.policyShow)},
 		&cobra.Command{
 			Use: "set JSON|-", Short: "Replace the fleet's policy; a field that is absent takes its default",
@@ -31,15 +27,13 @@ func (a *app) policyCommand() *cobra.Command {
 		},
 		&cobra.Command{Use: "reset", Short: "Return to the policy of the workers' environment", Args: args(cobra.NoArgs), RunE: a.verb("policy reset", a.policyReset)},
 	)
-	return cmd
 }
 
 // maxPolicy bounds a policy that is read from standard input, in bytes.
 const maxPolicy = 64 << 10
 
-// policyShow prints the current policy as JSON on standard output and where it comes from on standard error. If the
-// bucket holds an invalid policy, it prints the one that the workers go on with, and fails. Output is JSON in any
-// case, since a policy is written as JSON.
+// policyShow prints the current policy as JSON on standard output, and where it comes from on standard error. If the policy
+// in the bucket is not valid, it prints the one that the workers go on with, and fails.
 func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	kv, err := s.bucket(ctx, "policy")
 	if err != nil {
@@ -52,7 +46,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	}
 	source, policy := "bucket", *own.Environment
 	var invalid error
-	// Read after the worker has answered, so both may differ for a moment after a change.
+	// The bucket is read after the worker has answered. After a change, both may differ for a second.
 	entry, err := kv.Get(ctx, fleet.PolicyKey)
 	switch {
 	// No document: the environment of each worker applies, which may differ between workers.
@@ -63,7 +57,7 @@ func (a *app) policyShow(ctx context.Context, s *session, _ []string) error {
 	default:
 		if policy, err = jobs.DecodePolicy(entry.Value(), policy); err != nil {
 			invalid = fmt.Errorf("the policy in the bucket is not valid, and workers keep the last good one: %w", err)
-			// Workers keep the last good one, so the one worker's answer is shown.
+			// What the worker uses is shown, because this is what applies.
 			policy = own.Policy
 		}
 	}
@@ -108,8 +102,7 @@ func (a *app) policySet(ctx context.Context, s *session, args []string) error {
 			return usage("policy: longer than %d bytes", maxPolicy)
 		}
 	}
-	// What the text lacks takes gofer's default and not that of an environment, so the result is the same from
-	// every machine.
+	// Absent fields take gofer's defaults and not those of this environment, so that the call does the same on every machine.
 	policy, err := jobs.DecodePolicy(text, jobs.DefaultPolicy())
 	if err != nil {
 		return usage("policy: %w", err)
@@ -139,5 +132,5 @@ func (a *app) policyReset(ctx context.Context, s *session, _ []string) error {
 	if err := kv.Delete(ctx, fleet.PolicyKey); err != nil {
 		return fmt.Errorf("reset policy: %w", err)
 	}
-	return a.say(map[string]any{"source": "environment"}, "The workers' environment applies.")
+	return a.printDone(map[string]any{"source": "environment"}, "The workers' environment applies.")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,16 +19,17 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// stream is standard output or standard error, and the only way to either. It is deliberately no io.Writer: ids, URLs, reasons
-// and bodies come from strangers, so what a verb prints goes through a method that lets no terminal obey it.
+// stream is standard output or standard error, and the only way to either. It is no io.Writer: strangers write ids, URLs, reasons
+// and bodies, so a verb prints by methods that escape what a terminal would obey. A terminal obeys control characters: they could
+// hide lines, change the title, or write into the shell's input. Any number of goroutines may use a stream.
 type stream struct {
 	mu  sync.Mutex // guards err, and keeps writes of a verb and of the log whole
 	to  io.Writer
 	err error // the first error of a write, so that no verb succeeds whose answer was lost
 }
 
-// raw writes to a stream without a change. Use it only for text that was made safe, or that is not meant for a
-// terminal. Any number of goroutines may write: the lock of the stream keeps each write whole.
+// raw writes to a stream without a change. Use it only for text that is safe, or that is not meant for a terminal. Any number of
+// goroutines may write.
 type raw struct{ s *stream }
 
 // Write writes p in one piece.
@@ -35,7 +37,7 @@ func (w raw) Write(p []byte) (int, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	n, err := w.s.to.Write(p)
-	// Later errors mostly follow from the first.
+	// Later errors mostly follow from the first, which names the cause.
 	if err != nil && w.s.err == nil {
 		w.s.err = err
 	}
@@ -56,7 +58,7 @@ func (s *stream) mute() (unmute func()) {
 	}
 }
 
-// failed returns the first error of a write; nil if all of them succeeded.
+// failed returns the first error of a write; nil if all writes succeeded.
 func (s *stream) failed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,12 +67,13 @@ func (s *stream) failed() error {
 
 // line prints one line. Line breaks and control characters of the arguments are escaped, so it stays one line.
 func (s *stream) line(format string, args ...any) error {
-	// Arguments may come from strangers, so the whole line is made printable after formatting, not each
-	// argument.
+	// Strangers may have written any of the arguments. The whole line is made printable after formatting, so no argument can be
+	// forgotten.
 	return s.print(text.Printable(fmt.Sprintf(format, args...)) + "\n")
 }
 
-// fields prints a line of fields that tabs separate; no field holds one. It changes the elements of fields.
+// fields prints a line of fields that tabs separate, for cut and awk. No field holds a tab, because that is escaped. It changes
+// the elements of fields.
 func (s *stream) fields(fields ...string) error {
 	for i := range fields {
 		fields[i] = text.Printable(fields[i])
@@ -81,14 +84,14 @@ func (s *stream) fields(fields ...string) error {
 // block prints text of several lines as it stands, but for what a terminal would obey. Line ends and tabs stay.
 func (s *stream) block(lines string) error { return s.print(text.Block(lines) + "\n") }
 
-// print writes text that is safe for a terminal. The caller is responsible for safe.
+// print writes text that the caller has made safe for a terminal.
 func (s *stream) print(safe string) error {
-	// One write for each line keeps lines of several goroutines apart.
+	// One write for each line: two goroutines, or the log and a verb, never mix their lines.
 	_, err := raw{s}.Write([]byte(safe))
 	return err
 }
 
-// json prints one value as a line of JSON. HTML characters are not escaped; control characters are, as JSON demands.
+// json prints one value as a line of JSON. It escapes all control characters and no HTML.
 func (s *stream) json(v any) error {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
@@ -100,12 +103,11 @@ func (s *stream) json(v any) error {
 	return s.print(string(text.JSON(line.Bytes())))
 }
 
-// errBinary is the error of a body that no terminal can show; curl refuses such a body, too.
-const errBinary = "the body is binary and is not shown on a terminal: send standard output to a file"
+// errBinary is the error of a body that no terminal can show.
+var errBinary = errors.New("the body is binary and is not shown on a terminal: send standard output to a file")
 
-// body prints a response body. To a file or a pipe it goes unchanged. On a terminal it is printed as text, with escapes
-// for control characters, and refused if it holds a zero byte. It never holds the whole body in memory. Errors:
-// those of from, of the stream, and errBinary.
+// body prints a response body: unchanged to a file or a pipe, and with control characters escaped on a terminal, up to a
+// zero byte, which ends it with errBinary. It never holds the whole body in memory.
 func (s *stream) body(from io.Reader) error {
 	if !s.isTerminal() {
 		_, err := io.Copy(raw{s}, from)
@@ -117,15 +119,13 @@ func (s *stream) body(from io.Reader) error {
 	for {
 		n, err := from.Read(buf[held:])
 		piece := buf[:held+n]
-		// Text has no zero byte. The test is for each piece, so a body that shows one late is printed up to
-		// there.
+		// Text has no zero byte. Each piece is tested when it comes, so a body with a late zero byte is printed up to that piece.
 		if bytes.IndexByte(piece, 0) >= 0 {
-			return fmt.Errorf("%s", errBinary)
+			return errBinary
 		}
 		cut := len(piece)
-		// At the end nothing can follow, so a cut character is printed as it is.
-		if err == nil {
-			cut -= unfinished(piece)
+		if err == nil { // after the end nothing completes a character
+			cut -= incompleteEnd(piece)
 		}
 		if err := s.print(text.Block(strings.ReplaceAll(string(piece[:cut]), "\r\n", "\n"))); err != nil {
 			return err
@@ -136,15 +136,14 @@ func (s *stream) body(from io.Reader) error {
 		if err != nil {
 			return err
 		}
-		// At most three bytes stay behind.
+		// The end of the piece may be the beginning of a character: at most three bytes, which the next piece completes.
 		held = copy(buf, piece[cut:])
 	}
 }
 
-// unfinished returns how many bytes at the end of piece may be the beginning of a character, or of a line end "\r\n".
+// incompleteEnd returns how many bytes at the end of piece may be the beginning of a character, or of a line end "\r\n".
 // They are printed with the next piece.
-func unfinished(piece []byte) int {
-	// A character has at most utf8.UTFMax bytes, so an unfinished one has at most one less.
+func incompleteEnd(piece []byte) int {
 	for n := 1; n <= min(len(piece), utf8.UTFMax-1); n++ {
 		if last := piece[len(piece)-n:]; utf8.RuneStart(last[0]) {
 			if !utf8.FullRune(last) || last[0] == '\r' && n == 1 {
@@ -156,11 +155,10 @@ func unfinished(piece []byte) int {
 	return 0
 }
 
-// writer returns a writer for what prints by itself: help, completion and the text log. It escapes what a terminal would
-// obey.
+// writer returns a writer for help, completion and the text log. It escapes what a terminal would obey.
 func (s *stream) writer() io.Writer { return text.NewWriter(raw{s}) }
 
-// jsonWriter is for the JSON log.
+// jsonWriter returns a writer for the JSON log.
 func (s *stream) jsonWriter() io.Writer { return text.NewJSONWriter(raw{s}) }
 
 // width returns how many columns a person sees; zero if the stream is no terminal.
@@ -171,11 +169,10 @@ func (s *stream) width() int {
 
 // size returns how many columns and lines a person sees; zero if the stream is no terminal.
 func (s *stream) size() (width, height int) {
-	f, _ := s.to.(*os.File)
-	// The conversion fails for a writer that is no file, which is no terminal either.
 	if !s.isTerminal() {
 		return 0, 0
 	}
+	f, _ := s.to.(*os.File)
 	width, height, err := term.GetSize(int(f.Fd()))
 	if err != nil {
 		return 0, 0
@@ -183,7 +180,8 @@ func (s *stream) size() (width, height int) {
 	return width, height
 }
 
-// isTerminal reports whether a person looks. A muted stream is none.
+// isTerminal reports whether a person sees the stream. A muted stream is no terminal. Bodies, tables and colours depend on it: a
+// file gets them unchanged, uncut and without colours.
 func (s *stream) isTerminal() bool {
 	f, isFile := s.to.(*os.File)
 	return isFile && term.IsTerminal(int(f.Fd()))
@@ -195,8 +193,8 @@ func (a *app) note(format string, args ...any) { _ = a.err.line("gofer: "+format
 // printJSON prints one value as a line of JSON to standard output.
 func (a *app) printJSON(v any) error { return a.out.json(v) }
 
-// say prints that something was done: as a sentence, or with --json as an object with the given fields.
-func (a *app) say(fields map[string]any, format string, args ...any) error {
+// printDone prints that something was done: as a sentence, or with --json as an object with the given fields.
+func (a *app) printDone(fields map[string]any, format string, args ...any) error {
 	if a.json {
 		return a.printJSON(fields)
 	}
@@ -208,12 +206,13 @@ func (a *app) say(fields map[string]any, format string, args ...any) error {
 func (a *app) printBody(ctx context.Context, s *session, r jobs.Result) error {
 	if r.Outcome != jobs.Succeeded {
 		for _, attempt := range r.Attempts {
+			// Standard output stays empty, so that a script never takes a reason for a body.
 			_ = a.err.line("  attempt %d  %s  %s", attempt.Attempt, attempt.Proxy, attempt.Error)
 		}
 		return nil
 	}
 	body, err := s.client.Body(ctx, r)
-	// A body that was stored apart may be gone while the result is still there.
+	// A large body is an object of its own, which may be gone while its result is still there.
 	if err != nil {
 		return err
 	}
@@ -229,11 +228,11 @@ func (a *app) printResult(r jobs.Result) error {
 	return a.out.colouredLine(resultColour(r), resultLine(r))
 }
 
-// resultColour is green for an answer of 2xx or 3xx, yellow for another answer, red for a job that failed. It is a
-// hint for people; the words of the line say the same.
+// resultColour is green for an answer of 2xx or 3xx, yellow for another answer and for a cancelled job, and red for a
+// failed job.
 func resultColour(r jobs.Result) string {
 	switch {
-	// Cancelled jobs are yellow, because that was intended.
+	// A cancelled job is yellow: somebody wanted that.
 	case r.Outcome == jobs.Failed:
 		return red
 	case r.Outcome == jobs.Succeeded && r.Status < 400:
@@ -242,8 +241,7 @@ func resultColour(r jobs.Result) string {
 	return yellow
 }
 
-// resultLine is a result in one line for people. It is not printable by itself: a URL and a detail come from
-// strangers.
+// resultLine is a result in one line for people. The caller escapes it.
 func resultLine(r jobs.Result) string {
 	line := fmt.Sprintf("%s/%s %s", r.Queue, r.ID, r.Outcome)
 	// The parts follow the order in which people ask: which job, how it ended, through what, at what cost.
@@ -256,7 +254,10 @@ func resultLine(r jobs.Result) string {
 	if r.Proxy != "" {
 		line += " via " + r.Proxy
 	}
-	line += fmt.Sprintf(" (attempts %d, %d bytes, %s)", r.AttemptCount, r.Bytes, brief(r.Duration))
+	line += fmt.Sprintf(" (attempts %d, %d bytes, %s)", r.AttemptCount, r.Bytes, shortDuration(r.Duration))
+	if len(r.Omitted) > 0 {
+		line += " (" + omittedText(r.Omitted) + ")"
+	}
 	if r.URL != "" { // a job that was cancelled before its first attempt has none
 		line += " " + r.URL
 	}
@@ -266,9 +267,9 @@ func resultLine(r jobs.Result) string {
 	return line
 }
 
-// brief rounds a duration as people read it: to the millisecond, and below ten milliseconds to a tenth of one. A
+// shortDuration rounds a duration as people read it: to the millisecond, and below ten milliseconds to a tenth of one. A
 // duration below 50 µs becomes zero.
-func brief(d time.Duration) time.Duration {
+func shortDuration(d time.Duration) time.Duration {
 	if d < 10*time.Millisecond {
 		return d.Round(100 * time.Microsecond)
 	}
@@ -277,3 +278,12 @@ func brief(d time.Duration) time.Duration {
 
 // milliseconds rounds a duration for tables.
 func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }
+
+// localTime is a moment in the zone of this machine, which it names. Only sentences for people use it; columns and JSON are in
+// UTC, so that outputs of two machines can be compared.
+func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
+
+// omittedText says which parts of a result no stream could hold.
+func omittedText(parts []string) string {
+	return "not stored, for the limits of the streams: " + strings.Join(parts, ", ")
+}

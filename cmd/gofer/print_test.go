@@ -15,8 +15,8 @@ func TestColumnsGiveWayUntilALineFitsTheScreen(t *testing.T) {
 	for _, c := range []struct {
 		width int
 		want  []int
-	}{{0, nil}, {300, []int{60, 6, 100}}, {120, []int{60, 6, 48}}, {80, []int{48, 6, 20}}, {20, []int{6, 6, 12}}} {
-		if got := fitting(header, rows, c.width, around); !slices.Equal(got, c.want) {
+	}{{0, nil}, {300, []int{60, 6, 100}}, {120, []int{60, 6, 48}}, {80, []int{48, 6, 20}}, {20, []int{9, 6, 12}}} {
+		if got := fitWidths(header, rows, c.width, cellPadding); !slices.Equal(got, c.want) {
 			t.Errorf("%d columns: got %v, want %v", c.width, got, c.want)
 		}
 	}
@@ -46,7 +46,7 @@ func TestColoursStandForStatesOnly(t *testing.T) {
 func TestLargeNumbersAreGrouped(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
-		if got := grouped(n); got != want {
+		if got := withCommas(n); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
 	}

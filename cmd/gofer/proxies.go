@@ -15,22 +15,18 @@ import (
 	"github.com/gofer-mq/gofer/worker/fleet"
 )
 
-// proxiesCommand is the group of verbs about proxies. They change the fleet's bucket, and never a file or the
-// environment. A proxy of an environment or a file is changed where it is named.
+// proxiesCommand is the group of verbs about proxies. They change the fleet's bucket, and never a file or the environment.
 func (a *app) proxiesCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "proxies", Short: "List, check, add and remove proxies", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(
+	return verbGroup("proxies", "List, check, add and remove proxies",
 		a.proxiesLsCommand(),
 		a.proxiesCheckCommand(),
 		&cobra.Command{
 			Use: "add LINE…", Short: "Add a proxy to the fleet's bucket, or replace it",
-			Example: `  gofer proxies add http://192.0.2.9:3128 id=paris-1 region=eu max_inflight=20`,
+			Example: `  gofer proxies add http://127.0.0.1:3128 id=paris-1 region=eu max_inflight=20`,
 			Long: `Adds a proxy to the fleet's bucket; every running worker has it within a second. A proxy is written as in a proxies file:
 URL [id=…] [tags=a,b] [region=…] [weight=…] [max_inflight=…] [rate=…] [gateway=yes] [session_ttl=…]. One with the same id is
-replaced. {session} in user or password makes it a gateway: the word of the exit stands there, and the region in place of {region}.
+replaced. {session} in user or password makes it a gateway: gofer replaces {session} by the word of the exit, and {region} by the region.
+An open breaker stays open, also after another password: gofer breakers reset ID closes it.
 With "-" the lines come from standard input, which keeps passwords out of the list of processes.`,
 			Args: args(cobra.MinimumNArgs(1)), RunE: a.verb("proxies add", a.proxiesAdd),
 		},
@@ -42,51 +38,46 @@ With "-" the lines come from standard input, which keeps passwords out of the li
 		&cobra.Command{
 			Use: "strategy [NAME|reset]", Short: "Show or change how the fleet chooses proxies",
 			Long: `Shows how the fleet chooses among its proxies, or changes it: round_robin, random, weighted, least_used or performance.
-Every running worker follows within a second; what is known of the proxies stays. "reset" returns to GOFER_STRATEGY of each worker.`,
+Every running worker follows within a second, and keeps what it knows of the proxies. "reset" returns to GOFER_STRATEGY of each worker.`,
 			Args: args(cobra.MaximumNArgs(1)), RunE: a.verb("proxies strategy", a.proxiesStrategy),
 		},
 	)
-	return cmd
 }
 
-// listedProxy is a proxy of the pool and where it is named; the address never holds user information.
+// listedProxy is a configured proxy as it is printed. The address never holds user information.
 type listedProxy struct {
-	ID          string   `json:"id"`
-	Addr        string   `json:"addr"`
-	Kind        string   `json:"kind"` // proxy or gateway
-	Tags        []string `json:"tags"`
-	Region      string   `json:"region"`
-	Weight      int      `json:"weight"`
-	MaxInflight int      `json:"max_inflight"`
-	Rate        float64  `json:"rate"`
-	Source      string   `json:"source"`
+	ID     string   `json:"id"`
+	Addr   string   `json:"addr"`
+	Kind   string   `json:"kind"` // proxy or gateway
+	Tags   []string `json:"tags"`
+	Region string   `json:"region"`
+	// Weight is the share of attempts under the strategy weighted, at least 1.
+	Weight int `json:"weight"`
+	// MaxInflight bounds the attempts at the same time of each worker, Rate those that begin in a second; zero means no bound.
+	MaxInflight int     `json:"max_inflight"`
+	Rate        float64 `json:"rate"`
+	// Source is that of sourcedProxy.
+	Source string `json:"source"`
 }
 
-// sourced is a proxy of the pool and where it is named. source is "bucket", "URL" or "environment or file".
-type sourced struct {
+// sourcedProxy is a configured proxy and where it is named: "bucket", "URL" or "environment or file". It may hold credentials, so
+// only proxyFacts of it is printed.
+type sourcedProxy struct {
 	proxylist.Proxy
 	source string
 }
 
-// listed returns the facts of a proxy without its credentials. A weight that is not set counts as 1.
-func listed(p sourced) listedProxy {
+// proxyFacts returns the facts of a proxy without its credentials. A weight that is not set counts as 1.
+func proxyFacts(p sourcedProxy) listedProxy {
 	return listedProxy{ID: p.ID, Addr: p.Addr(), Kind: p.Kind(), Tags: p.Tags, Region: p.Region, Weight: max(1, p.Weight), MaxInflight: p.MaxInflight, Rate: p.Rate, Source: p.source}
 }
 
-// wholePool is configuredPool with a connection of its own. A server that cannot be reached is not an error yet:
-// configuredPool decides.
-func (a *app) wholePool(ctx context.Context, c *config.Config, verb string) ([]sourced, error) {
-	s, err := a.connect(ctx, verb)
-	if err == nil {
-		defer s.close()
-	}
-	return a.configuredPool(ctx, c, s, err)
-}
-
-// configuredPool returns the pool of a worker that has this environment. Of two proxies with the same id the bucket's counts, as
-// in a worker. Without a session, for which connectErr is the reason, it returns what the environment, the file and the URL name,
-// if that is anything, and notes that; a list that cannot be fetched is noted, too.
-func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, connectErr error) ([]sourced, error) {
+// configuredPool returns the pool of a worker that has this environment. Of two proxies with the same id, that of the bucket
+// counts, as in a worker.
+//
+// It leaves out a list that cannot be fetched, and notes that. If the environment, the file or the URL name a proxy, it does the
+// same with a bucket that cannot be read. connectErr is why there is no session; then s is nil.
+func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, connectErr error) ([]sourcedProxy, error) {
 	own, err := c.ReadProxies()
 	if err != nil {
 		return nil, err
@@ -95,37 +86,36 @@ func (a *app) configuredPool(ctx context.Context, c *config.Config, s *session, 
 	if fetchErr != nil && ctx.Err() == nil {
 		a.note("the list that is fetched is left out: %v", fetchErr)
 	}
-	// From here on, err is why the bucket cannot be read.
-	shared, err := map[string]proxylist.Proxy(nil), connectErr
-	if err == nil {
-		shared, err = a.sharedProxies(ctx, s)
+	// Without a connection the bucket is treated as one that cannot be read: both leave only what is named here.
+	var shared map[string]proxylist.Proxy
+	bucketErr := connectErr
+	if bucketErr == nil {
+		shared, bucketErr = a.sharedProxies(ctx, s)
 	}
-	// Without any proxy of its own, the error is the answer. After an interruption, the rest of the pool is no
-	// answer.
-	if err != nil && (len(own)+len(fetched) == 0 || ctx.Err() != nil) {
-		return nil, err
+	// An empty pool would be wrong here: there may be proxies, and they are only unknown.
+	if bucketErr != nil && (len(own)+len(fetched) == 0 || ctx.Err() != nil) {
+		return nil, bucketErr
 	}
-	if err != nil {
-		a.note("the fleet's bucket is left out: %v", err)
+	if bucketErr != nil {
+		a.note("the fleet's bucket is left out: %v", bucketErr)
 	}
-	// JoinProxies keeps no source, so it is found again by id.
-	mine := make(map[string]bool, len(own))
+	isOwn := make(map[string]bool, len(own)) // by id: JoinProxies keeps no source
 	for _, p := range own {
-		mine[p.ID] = true
+		isOwn[p.ID] = true
 	}
-	var pool []sourced
+	var pool []sourcedProxy
 	for _, p := range config.JoinProxies(own, fetched) {
 		source := "URL"
-		if mine[p.ID] {
+		if isOwn[p.ID] {
 			source = "environment or file"
 		}
-		if _, better := shared[p.ID]; !better {
-			pool = append(pool, sourced{p, source})
+		if _, replaced := shared[p.ID]; !replaced {
+			pool = append(pool, sourcedProxy{p, source})
 		}
 	}
-	// Sorted, because a bucket has no order that a person knows.
+	// The proxies of the bucket come last and are sorted by id. Those of a file keep the order that its owner knows.
 	for _, id := range slices.Sorted(maps.Keys(shared)) {
-		pool = append(pool, sourced{shared[id], "bucket"})
+		pool = append(pool, sourcedProxy{shared[id], "bucket"})
 	}
 	return pool, nil
 }
@@ -158,7 +148,7 @@ func eachSharedProxy(ctx context.Context, s *session, use func(key string, p pro
 	if err != nil {
 		return err
 	}
-	// A watch reads all entries over one consumer; a Get for each key would be a round trip each.
+	// A watch reads all entries over one consumer. A Get of each key would be a round trip each: minutes for 100,000 proxies.
 	watch, err := kv.WatchAll(ctx, jetstream.IgnoreDeletes())
 	if err != nil {
 		return err
@@ -172,10 +162,10 @@ func eachSharedProxy(ctx context.Context, s *session, use func(key string, p pro
 			if !open {
 				return errors.New("the fleet's bucket cannot be read to its end")
 			}
-			// Later changes do not matter: the list is of this moment.
-			if entry == nil { // all were seen
+			if entry == nil { // all entries have come; later changes do not matter
 				return nil
 			}
+			// It is read as a worker reads it, so what is listed here is what workers use.
 			p, err := fleet.ParseEntry(entry.Key(), string(entry.Value()))
 			use(entry.Key(), p, err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,5 +91,67 @@ func TestImportRefusesWhatItCannotUse(t *testing.T) {
 	}
 	if code, _, errOut := gofer(t, "nothing\n", "proxies", "import", "-"); code != exitFailed || !strings.Contains(errOut, "added: 0, refused: 1") {
 		t.Errorf("a list without a proxy: exit %d, %q", code, errOut)
+	}
+}
+
+// TestAListThatNeverEndsIsRefused: every verb that reads proxies stops, be it comments that never end, or a device.
+func TestAListThatNeverEndsIsRefused(t *testing.T) {
+	t.Parallel()
+	newWorld(t, nil)
+	for _, verb := range [][]string{{"proxies", "check"}, {"proxies", "import"}, {"proxies", "add"}} {
+		for _, file := range []string{"-", "/dev/zero"} {
+			if verb[1] == "add" && file != "-" { // it takes no file
+				continue
+			}
+			in, to := pipe(t)
+			go func() {
+				comment := []byte(strings.Repeat("# "+strings.Repeat("x", 1000)+"\n", 64))
+				for {
+					if _, err := to.Write(comment); err != nil {
+						return
+					}
+				}
+			}()
+			p := launch(t, command(t, "", append(verb, file)...), in)
+			want := "line 1: longer than "
+			if file == "-" {
+				want = "gofer: standard input: more than 67108864 bytes"
+			}
+			if code, took := p.end(patience); code != exitUsage || !strings.Contains(p.err.String(), want) {
+				t.Errorf("%v %s: exit %d after %s, said %s; want %d and %q", verb, file, code, took, p.err, exitUsage, want)
+			}
+			_ = to.Close()
+		}
+	}
+}
+
+// TestAnImportThatFillsTheBucketSaysHowManyItAdded bounds the bucket, as an account that bounds all streams does.
+func TestAnImportThatFillsTheBucketSaysHowManyItAdded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := w.client.JetStream().Stream(t.Context(), "KV_gofer-proxies")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounded := stream.CachedInfo().Config
+	bounded.MaxBytes = 2000
+	if _, err := w.client.JetStream().UpdateStream(t.Context(), bounded); err != nil {
+		t.Fatal(err)
+	}
+	var list strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&list, "10.0.0.%d:8080\n", i)
+	}
+	code, out, errOut := gofer(t, list.String(), "proxies", "import", "-")
+	added := strings.Count(out, "\n")
+	want := fmt.Sprintf("added: %d, not added: %d", added, 100-added)
+	if code != exitSomeFailed || added == 0 || !strings.Contains(errOut, want) || !strings.Contains(errOut, "raise GOFER_RESULTS_MAX_BYTES") {
+		t.Errorf("exit %d, %d ids, %q; want %d, %q and what to raise", code, added, errOut, exitSomeFailed, want)
+	}
+	if code, _, errOut := gofer(t, list.String(), "proxies", "import", "-"); code != exitSomeFailed {
+		t.Errorf("the second time exit %d, %s; want %d: those that are there are replaced", code, errOut, exitSomeFailed)
 	}
 }

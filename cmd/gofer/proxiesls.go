@@ -25,10 +25,10 @@ func (a *app) proxiesLsCommand() *cobra.Command {
 		Use: "ls", Short: "List the proxies of the running workers, or those that are configured if none answers", Args: args(cobra.NoArgs),
 		Long: `Lists the proxies of all workers that answer: those that cannot be used first, then those that sites have banned, then the others. Until
 is when a proxy that cannot be used is tried again. Bans are the sites at which a proxy cools down now. Exits shows of a gateway how many
-attempts through its exits failed; an exit is another one for each attempt or session. Why also names a site at which the proxy's share
+attempts through its exits failed; each attempt or session has an exit of its own. Why also names a site at which the proxy's share
 of 4xx is far from that of the others.
 
-Of a pool with more than 1,000 proxies each worker tells the first 1,000 of those that cannot be used; the others are asked of one worker.
+Of a pool with more than 1,000 proxies each worker lists the first 1,000 of those that cannot be used. One worker is asked for the others.
 
 If no worker answers, or all are of an older version, the list is what a worker would have that is started here: the proxies that the
 environment, the file, the URL and the fleet's bucket name.`,
@@ -41,8 +41,8 @@ environment, the file, the URL and the fleet's bucket name.`,
 	return cmd
 }
 
-// proxiesLs asks the workers, and reads what is configured if none answers or no server is there. A server that
-// cannot be reached is no error while proxies are configured here.
+// proxiesLs asks the workers. If none answers, or no server is there, it lists what is configured, and says so: the states
+// of the proxies are not known then.
 func (a *app) proxiesLs(ctx context.Context, limit int) error {
 	if limit < 0 {
 		return usage("--limit: below zero")
@@ -56,9 +56,9 @@ func (a *app) proxiesLs(ctx context.Context, limit int) error {
 		return a.configuredLs(ctx, &c, nil, err, limit)
 	}
 	defer s.close()
-	// Workers of an older version do not know the question, so their proxies cannot be listed.
 	pool, silent, err := a.askPool(ctx, s, limit)
-	// The fallback shows what a worker would have, and says so: states are not known without workers.
+	// Three reasons why no worker answers: this user may not ask, workers run and are silent or too old, or none runs. Only the last
+	// one says that the fleet is down, so each has its own note.
 	if errors.Is(err, control.ErrNoWorkers) {
 		switch {
 		case errors.Is(err, bus.ErrPermission):
@@ -77,22 +77,24 @@ func (a *app) proxiesLs(ctx context.Context, limit int) error {
 	return a.printPool(pool, limit)
 }
 
-// fleetProxy is a proxy as the workers have it: what the worker says that is worst off, and in how many workers it is in which
-// state.
+// fleetProxy is a proxy as the workers have it. Each worker has its own breaker of a proxy, so the states may differ. The
+// embedded facts are those of the worker in which the proxy is worst: an operator has to see that first.
 type fleetProxy struct {
 	control.Proxy
 
+	// Workers is the number of workers by the state that the proxy has there. Workers whose state is unknown are not counted.
 	Workers map[string]int `json:"workers"`
 }
 
-// fleetPool is the running pool of the fleet. It is used by one goroutine.
+// fleetPool is the running pool of the fleet. One goroutine uses it.
 type fleetPool struct {
-	workers []control.ProxiesResponse // by name: their first answers, with all proxies of a worker that was asked for each page
-	proxies map[string]*fleetProxy
+	workers []control.ProxiesResponse // sorted by name: the first page of each, and all pages of the workers that pagesOf asked
+	proxies map[string]*fleetProxy    // by id
 }
 
-// askPool asks all workers for their first page. Pools of the same proxies are one; what its first pages lack is asked of one of
-// its workers, so the cost does not grow with the number of workers. It asks for no more than limit needs; zero means all.
+// askPool asks all workers for their first page. The first page has the proxies with trouble, and a hash of all proxies. Workers
+// with the same hash have the same proxies, so only one of them is asked for the other pages: the cost does not grow with the
+// number of workers. askPool asks for no more than limit needs; zero means all.
 func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, []control.Silent, error) {
 	list, silent, err := askAll[control.ProxiesResponse](ctx, a, s, control.Proxies, nil)
 	if err != nil {
@@ -101,14 +103,14 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 	byName := func(a, b control.ProxiesResponse) int { return cmp.Compare(a.Worker, b.Worker) }
 	slices.SortFunc(list, byName)
 	pool := &fleetPool{proxies: map[string]*fleetProxy{}}
-	// Pool is a hash of the proxies, so workers with equal pools are asked once for what their first pages lack.
-	groups := map[string][]control.ProxiesResponse{}
+	groups := map[string][]control.ProxiesResponse{} // by the hash of their proxies
 	for _, w := range list {
 		groups[w.Pool] = append(groups[w.Pool], w)
 	}
 	// In a fixed order, so that two calls ask the same workers.
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
 		group := groups[key]
+		// Any worker of the group would do: their pools have the same hash, and so the same proxies.
 		first := &group[0]
 		// The first page has the proxies with trouble, which are most of what a list with a limit shows.
 		if len(first.Proxies) < first.Total && (limit == 0 || limit > len(first.Proxies)) {
@@ -116,13 +118,12 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 			if err != nil {
 				return nil, silent, err
 			}
-			// A worker that has ended since may have sent more in its first answer.
+			// If the worker has ended since, its first page may have more than the pages that followed.
 			if len(rest) > len(first.Proxies) {
 				first.Proxies = rest
 			}
 		}
-		// Only workers of one pool are added together: a proxy that a worker does not have must not count as closed
-		// there.
+		// Only workers of one pool are added together: a worker that does not have a proxy must not count it as closed.
 		pool.add(group)
 		pool.workers = append(pool.workers, group...)
 	}
@@ -133,10 +134,11 @@ func (a *app) askPool(ctx context.Context, s *session, limit int) (*fleetPool, [
 // maxListed bounds a list, whatever a worker says of its length.
 const maxListed = 1 << 20
 
-// pagesOf asks one worker for its whole pool, page by page. A worker that ends meanwhile leaves the list short,
-// which is noted. A pool that changes meanwhile may give a proxy twice or not at all.
+// pagesOf asks one worker for its whole pool, page by page. If the worker ends meanwhile, it notes that the list is short.
+// If the pool changes meanwhile, a proxy may be listed twice or not at all.
 func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []control.Proxy, err error) {
-	// From counts the proxies, not the pages: a worker may change the size of its pages.
+	// From counts proxies and not pages, because the worker decides how many proxies a page holds: as many as its answer has room
+	// for.
 	for {
 		page, err := askFleet[control.ProxiesResponse](ctx, s, control.Proxies, control.ProxiesRequest{Worker: worker, From: len(all)}, 1)
 		if errors.Is(err, control.ErrNoWorkers) {
@@ -153,13 +155,13 @@ func (a *app) pagesOf(ctx context.Context, s *session, worker string) (all []con
 	}
 }
 
-// add adds the workers of one pool. A proxy about which a worker says nothing is closed there, if the worker has named all that
-// are not; else it is not counted.
+// add adds workers with the same proxies. A proxy that a worker did not report is closed there, if the worker has reported
+// all of its proxies that are not closed or are banned. Otherwise the worker is not counted for it.
 func (p *fleetPool) add(group []control.ProxiesResponse) {
-	// A worker names the proxies with trouble first. It has named all of them if its page holds as many as it says
-	// it has.
-	naming, complete := map[string]int{}, 0 // by id, how many of the workers that are complete named it
+	complete := 0               // workers that have reported all proxies that are not closed or are banned
+	namedBy := map[string]int{} // by id, how many of these workers reported the proxy
 	for _, w := range group {
+		// The worker puts the proxies with trouble first, so it has reported all of them if it reported Noted of them.
 		noted := 0
 		for i := range w.Proxies {
 			if w.Proxies[i].IsNoted() {
@@ -172,37 +174,35 @@ func (p *fleetPool) add(group []control.ProxiesResponse) {
 		}
 		for i := range w.Proxies {
 			row := &w.Proxies[i]
-			if p.take(row); isComplete {
-				naming[row.ID]++
+			// A worker that has left out proxies with trouble says nothing about those that it did not name.
+			if p.mergeProxy(row); isComplete {
+				namedBy[row.ID]++
 			} else {
-				// The id is entered with zero, so that the loop below adds the workers that are complete.
-				naming[row.ID] += 0
+				namedBy[row.ID] += 0 // an entry for the loop below
 			}
 		}
 	}
-	for id, n := range naming {
+	for id, n := range namedBy {
 		if silent := complete - n; silent > 0 {
 			p.proxies[id].Workers["closed"] += silent
 		}
 	}
 }
 
-// take takes over what one worker says of a proxy. The numbers of attempts are added up, as exits differ from
-// worker to worker.
-func (p *fleetPool) take(row *control.Proxy) {
+// mergeProxy adds what one worker reports of a proxy. It adds up attempts, but not bans: the same site may have banned the
+// proxy in several workers. Otherwise it keeps the report of the worker in which the proxy is worst, and of equal ones that
+// with more failures.
+func (p *fleetPool) mergeProxy(row *control.Proxy) {
 	known := p.proxies[row.ID]
 	if known == nil {
-		// A copy, because the maps and counts below are of the fleet.
 		known = &fleetProxy{Proxy: *row, Workers: map[string]int{}}
 		p.proxies[row.ID] = known
 	} else {
-		// Attempts are of different workers and are added up. The same site may have banned the proxy in several
-		// workers, so bans are not.
+		// These are facts of the fleet. They are kept here, because the next step may replace the whole report.
 		bans, inFlight := max(known.Bans, row.Bans), known.InFlight+row.InFlight
 		tried, failed := known.ExitsTried+row.ExitsTried, known.ExitsFailed+row.ExitsFailed
 		unusual := cmp.Or(known.Unusual, row.Unusual)
-		// The worst worker's facts are shown, and of equal ones those with more failures.
-		if trouble(row) > trouble(&known.Proxy) || trouble(row) == trouble(&known.Proxy) && row.Failures > known.Failures {
+		if troubleRank(row) > troubleRank(&known.Proxy) || troubleRank(row) == troubleRank(&known.Proxy) && row.Failures > known.Failures {
 			known.Proxy = *row
 		}
 		known.Bans, known.InFlight, known.ExitsTried, known.ExitsFailed, known.Unusual = bans, inFlight, tried, failed, unusual
@@ -210,9 +210,9 @@ func (p *fleetPool) take(row *control.Proxy) {
 	known.Workers[row.State]++
 }
 
-// trouble orders proxies: the more of it, the less they can be used. An unknown state of a newer worker counts like
-// avoided.
-func trouble(p *control.Proxy) int {
+// troubleRank orders proxies: the higher the rank, the less a proxy can be used. A state that only a newer worker knows counts
+// like avoided.
+func troubleRank(p *control.Proxy) int {
 	switch {
 	case p.State == "open":
 		return 4
@@ -226,17 +226,17 @@ func trouble(p *control.Proxy) int {
 	return 0
 }
 
-// sorted returns the proxies with the most trouble first. Proxies with equal trouble are sorted by id.
-func (p *fleetPool) sorted() []*fleetProxy {
+// sortedProxies returns the proxies with the most trouble first. Proxies with equal trouble are sorted by id.
+func (p *fleetPool) sortedProxies() []*fleetProxy {
 	return slices.SortedFunc(maps.Values(p.proxies), func(a, b *fleetProxy) int {
-		return cmp.Or(cmp.Compare(trouble(&b.Proxy), trouble(&a.Proxy)), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(troubleRank(&b.Proxy), troubleRank(&a.Proxy)), cmp.Compare(a.ID, b.ID))
 	})
 }
 
 // printPool prints the running pool, and on standard error its numbers.
 func (a *app) printPool(pool *fleetPool, limit int) error {
 	// Sorted before it is cut, so that a limit keeps the proxies with trouble.
-	list := pool.sorted()
+	list := pool.sortedProxies()
 	shown := list
 	if limit > 0 {
 		shown = list[:min(limit, len(list))]
@@ -253,20 +253,21 @@ func (a *app) printPool(pool *fleetPool, limit int) error {
 	return a.list(table.Row{"id", "address", "region", "tags", "state", "until", "bans", "exits", "why"}, rows, none)
 }
 
-// notePool says how many proxies are in which state, which workers' proxies fail all at once, and whose states are
-// not known. It goes to standard error, so that standard output is a table or JSON and nothing else.
+// notePool notes how many proxies are in which state, which workers' proxies fail all at once, and which workers did not
+// report all of their proxies.
 func (a *app) notePool(pool *fleetPool, shown int) {
-	// Total of a worker is the size of its pool; the list may be shorter than that.
-	most, states := 0, map[string]int{}
+	// The largest pool counts: workers whose pools differ for a moment, after a change, must not be added up.
+	size, states := 0, map[string]int{}
 	for _, w := range pool.workers {
-		most = max(most, w.Total)
+		size = max(size, w.Total)
 	}
-	most = max(most, len(pool.proxies))
+	size = max(size, len(pool.proxies))
 	for _, p := range pool.proxies {
 		states[p.State]++
 	}
-	if missing := most - len(pool.proxies); missing > 0 {
-		states["closed"] += missing // not listed, because they are not noted
+	// Workers report proxies with trouble first, so those that nobody reported are closed.
+	if missing := size - len(pool.proxies); missing > 0 {
+		states["closed"] += missing
 	}
 	var parts []string
 	for _, state := range []string{"closed", "open", "half_open", "avoided"} {
@@ -274,9 +275,9 @@ func (a *app) notePool(pool *fleetPool, shown int) {
 			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ReplaceAll(state, "_", " ")))
 		}
 	}
-	if most > 0 {
-		text := fmt.Sprintf("proxies: %d (%s), workers: %d", most, strings.Join(parts, ", "), len(pool.workers))
-		if shown < most {
+	if size > 0 {
+		text := fmt.Sprintf("proxies: %d (%s), workers: %d", size, strings.Join(parts, ", "), len(pool.workers))
+		if shown < size {
 			text += fmt.Sprintf("; shown are %d, those that cannot be used first", shown)
 		}
 		a.note("%s", text)
@@ -286,20 +287,19 @@ func (a *app) notePool(pool *fleetPool, shown int) {
 			a.note("worker %s: all its proxies fail at once, since %s: look at its network and at their provider", w.Worker, w.FailingSince.UTC().Format(time.RFC3339))
 		}
 		if w.Noted > len(w.Proxies) {
-			a.note("worker %s: %d proxies are not closed or are banned; it tells %d of them", w.Worker, w.Noted, len(w.Proxies))
+			a.note("worker %s: %d proxies are not closed or are banned; it lists %d of them", w.Worker, w.Noted, len(w.Proxies))
 		}
 	}
 }
 
-// stateText is the state, and in how many of the workers that tell of the proxy it is in that state if that is not
-// all. A proxy with different states shows the worst one.
+// stateText is the worst state of the proxy, and in how many of the workers that report it, if these are not all.
 func (p *fleetProxy) stateText() string {
 	all := 0
 	for _, n := range p.Workers {
 		all += n
 	}
 	text := strings.ReplaceAll(p.State, "_", " ")
-	// All workers of one state are the usual case, and get no number.
+	// All workers in one state are the usual case and need no number.
 	if n := p.Workers[p.State]; n < all {
 		text += fmt.Sprintf(" in %d of %d", n, all)
 	}
@@ -317,8 +317,7 @@ func (p *fleetProxy) exitsText() string {
 	return fmt.Sprintf("%d of %d failed", p.ExitsFailed, p.ExitsTried)
 }
 
-// configuredLs lists what a worker would have that is started here. connectErr is why there is no session. Its
-// columns differ from those of a running pool: nobody knows a state here.
+// configuredLs lists what a worker would have that is started here. connectErr is why there is no session.
 func (a *app) configuredLs(ctx context.Context, c *config.Config, s *session, connectErr error, limit int) error {
 	pool, err := a.configuredPool(ctx, c, s, connectErr)
 	if err != nil {
@@ -326,7 +325,7 @@ func (a *app) configuredLs(ctx context.Context, c *config.Config, s *session, co
 	}
 	list := []listedProxy{}
 	for _, p := range pool {
-		list = append(list, listed(p))
+		list = append(list, proxyFacts(p))
 	}
 	if limit > 0 {
 		list = list[:min(limit, len(list))]

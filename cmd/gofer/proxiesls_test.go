@@ -63,7 +63,7 @@ func TestProxiesLsShowsTheRunningPool(t *testing.T) {
 	if code != exitOK || len(lines) != 5 || strings.Contains(table+note, "s3cret") || strings.Contains(table, "elsewhere") {
 		t.Fatalf("exit %d, printed\n%s%s\nwant a header and three proxies", code, table, note)
 	}
-	for _, want := range []string{"bad", "http://127.0.0.1:", "open in 1 of 2", proxyTrouble(bad.Reason)} {
+	for _, want := range []string{"bad", "http://127.0.0.1:", "open in 1 of 2", breakerReason(bad.Reason)} {
 		if !strings.Contains(lines[1], want) {
 			t.Errorf("the first line is %q, want %q", lines[1], want)
 		}
@@ -182,9 +182,9 @@ func TestAWorkerThatWasAskedForEachPageToldAll(t *testing.T) {
 			return done(out, note)
 		})
 	}
-	const some = "worker w1: 1500 proxies are not closed or are banned; it tells 1000 of them"
+	const some = "worker w1: 1500 proxies are not closed or are banned; it lists 1000 of them"
 	list(func(out, note string) bool {
-		return strings.Count(out, "\n") == 1+total && strings.Contains(note, "workers: 1") && !strings.Contains(note, "it tells")
+		return strings.Count(out, "\n") == 1+total && strings.Contains(note, "workers: 1") && !strings.Contains(note, "it lists")
 	})
 	list(func(out, note string) bool { return strings.Count(out, "\n") == 1+3 && strings.Contains(note, some) }, "--limit", "3")
 	ended.Store(true)
@@ -276,7 +276,7 @@ func TestAnUnusualShareIsShownWhicheverWorkerSeesIt(t *testing.T) {
 		{Worker: "w1", Total: 2, Proxies: []control.Proxy{{ID: "a", State: "closed"}, {ID: "b", State: "closed", Unusual: u}}},
 		{Worker: "w2", Total: 2, Noted: 1, Proxies: []control.Proxy{{ID: "b", State: "open", Reason: "timeout"}, {ID: "a", State: "closed"}}},
 	})
-	first := pool.sorted()[0]
+	first := pool.sortedProxies()[0]
 	if got, want := first.remark(), "no answer comes in time; 4xx in 100 % of 90 answers of shop.test, through the others in 2 %"; first.ID != "b" || got != want {
 		t.Errorf("first is %s: %q, want b: %q", first.ID, got, want)
 	}
@@ -287,7 +287,7 @@ func TestEachReasonThatOpensABreakerIsAWord(t *testing.T) {
 	// What is the job's, the site's answer or this worker's own opens no breaker.
 	never := []string{"status", "status_403", "status_429", "ban", "body_too_large", "redirects", "location", "denied", "decode", "local", "cancelled", "panic", rollup.Other}
 	for _, code := range rollup.Reasons() {
-		if text := proxyTrouble(code); !slices.Contains(never, code) && !strings.HasPrefix(text, "it") && !strings.HasPrefix(text, "TLS") && !strings.HasPrefix(text, "no answer") {
+		if text := breakerReason(code); !slices.Contains(never, code) && !strings.HasPrefix(text, "it") && !strings.HasPrefix(text, "TLS") && !strings.HasPrefix(text, "no answer") {
 			t.Errorf("%s is said as %q", code, text)
 		}
 	}

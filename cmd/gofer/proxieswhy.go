@@ -5,28 +5,28 @@ import (
 	"strings"
 )
 
-// remark is the reason of the state, and what is unusual about the answers. A proxy may be unusual and closed at
-// the same time.
+// remark is the reason of the state, and what is unusual about the responses. Both may hold: a closed proxy may get many 403 at
+// one site.
 func (p *fleetProxy) remark() string {
-	switch text := p.why(); {
-	case p.Unusual == nil:
+	text := p.stateReason()
+	if p.Unusual == nil {
 		return text
-	case text == "":
-		return p.Unusual.String()
-	default:
-		return text + "; " + p.Unusual.String()
 	}
+	if text != "" {
+		text += "; "
+	}
+	return text + p.Unusual.String()
 }
 
-// why is the reason of the state in words. Bans count before failures: they keep the proxy from a site now, while
-// failures may never open its breaker.
-func (p *fleetProxy) why() string {
+// stateReason is the reason of the state in words; empty for a closed proxy without trouble. Bans come before failures: they keep
+// the proxy from a site now.
+func (p *fleetProxy) stateReason() string {
 	switch {
-	// Another worker has written the reason as a sentence.
+	// Another worker's finding makes a proxy avoided, and its reason is a sentence of that worker and no code.
 	case p.State == "avoided":
 		return p.Reason
 	case p.State != "closed":
-		return proxyTrouble(p.Reason)
+		return breakerReason(p.Reason)
 	case p.Bans == 1:
 		return "1 site has banned it or asked for a pause"
 	case p.Bans > 1:
@@ -37,10 +37,9 @@ func (p *fleetProxy) why() string {
 	return ""
 }
 
-// proxyTrouble puts the code of what opened a breaker into words. A code that is not known is shown as it is. The
-// codes are a contract with programs; these words are not.
-func proxyTrouble(code string) string {
-	// Without a code only the fact is known.
+// breakerReason puts the code of what opened a breaker into words. A code that only a newer worker knows is shown as it is, with
+// blanks.
+func breakerReason(code string) string {
 	text, known := map[string]string{
 		"": "its breaker was opened", "connect": "it cannot be reached", "reset": "it resets connections", "timeout": "no answer comes in time",
 		"proxy_auth": "it refuses the credentials", "proxy_refused": "it refuses to connect", "region_refused": "it refuses the region",

@@ -19,7 +19,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
-// waitingBudget is about how long waiting jobs are read if no worker has counted them.
+// waitingBudget is about how long waiting jobs are read if no worker has counted them. A person waits for the table meanwhile,
+// and a large backlog would take minutes.
 const waitingBudget = 500 * time.Millisecond
 
 // queuesCommand lists each queue with its jobs by state, and below them what most of the jobs wait for.
@@ -31,6 +32,8 @@ attempt), or wait for a proxy (no proxy) or for their site (site down), and how 
 do not run and which command helps: queues that are paused or that nobody serves, what most jobs wait for, workers that take no jobs,
 many dead letters.
 
+A queue is served while a worker asks for its jobs, or answers and names it.
+
 Overdue jobs wait although their time has passed, because the server has not released them; a worker does so within two minutes. The
 states of waiting jobs are counted by one worker of the fleet every 5 s. If no worker runs, the jobs are read, for about half a second.`,
 		Args: args(cobra.NoArgs),
@@ -39,6 +42,8 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 			if err != nil {
 				return err
 			}
+			workers, silence := askWorkers(ctx, s, control.WorkersRequest{})
+			markServed(list, workers, silence)
 			// A large backlog is counted step by step, so the first numbers may be too low.
 			if unread > 0 {
 				a.note("%d waiting jobs have not been read yet: each number of delayed, retrying, no proxy and site down is at least what is shown", unread)
@@ -46,7 +51,7 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 			if a.json {
 				return a.printJSON(list)
 			}
-			return a.printQueues(ctx, s, list)
+			return a.printQueues(ctx, s, list, workers, silence)
 		}),
 	}
 }
@@ -56,21 +61,29 @@ states of waiting jobs are counted by one worker of the fleet every 5 s. If no w
 // JSON.
 type queueRow struct {
 	client.QueueState
+	// Served says that a worker serves the queue at this moment, and not only that it has consumers.
+	Served bool `json:"served"`
+	// These count the waiting jobs by what they wait for: their time, their next attempt, a proxy, their site.
 	Delayed  uint64 `json:"delayed"`
 	Retrying uint64 `json:"retrying"`
 	NoProxy  uint64 `json:"no_proxy"`
 	SiteDown uint64 `json:"site_down"`
-	// OldestSeconds is how long the oldest job of each state has been in it.
+	// OldestSeconds is how long the oldest job of each state has been in it, at the time of the count.
 	OldestSeconds map[string]float64 `json:"oldest_seconds"`
-	Reasons       []waiting.Reason   `json:"reasons"`
-	oldest        time.Time
-	counted       waiting.Queue
+	// Reasons are what most of the waiting jobs wait for, the most frequent first.
+	Reasons []waiting.Reason `json:"reasons"`
+	// oldest is since when the oldest job of all states is in its state; zero without a job.
+	oldest time.Time
+	// counted is the whole count, for doctor.Trouble.
+	counted waiting.Queue
 }
 
 // askQueues puts together what the consumers know at this moment and what the fleet has counted of the waiting
-// jobs. The list is sorted by queue, and unread is how many waiting jobs nobody has counted yet.
+// jobs. The list is sorted by queue, and unread is how many waiting jobs nobody has counted yet. Whether a
+// worker serves them is left to markServed.
 func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64, err error) {
-	// Both are read, because the consumers are current and the count may be five seconds old.
+	// Both are read. The consumers know at this moment how many jobs are queued and running, but not what the others wait for. The
+	// count of the fleet knows that, and may be 5 s old.
 	queues, err := s.client.ConsumedQueues(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -91,7 +104,7 @@ func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64,
 		}
 	}
 	slices.SortFunc(queues, func(a, b client.QueueState) int { return strings.Compare(a.Queue, b.Queue) })
-	// A queue that is only half known still has empty maps and lists, so that JSON has the same form for each.
+	// A queue that only the consumers or only the count know has empty maps and lists: null in JSON would break a script's loop.
 	for _, q := range queues {
 		row := queueRow{QueueState: q, OldestSeconds: map[string]float64{}, Reasons: []waiting.Reason{}}
 		if i := slices.IndexFunc(counted.Queues, func(other waiting.Queue) bool { return other.Queue == q.Queue }); i >= 0 {
@@ -102,14 +115,21 @@ func askQueues(ctx context.Context, s *session) (list []queueRow, unread uint64,
 	return list, counted.Unread, nil
 }
 
+// markServed notes which queues a worker serves at this moment. silence is the error of the question to the workers.
+func markServed(list []queueRow, workers []control.Status, silence error) {
+	for i := range list {
+		list[i].Served = doctor.IsServed(&list[i].QueueState, workers, silence)
+	}
+}
+
 // add takes over what the fleet has counted. at is when the fleet counted: ages of states are of that moment.
 func (r *queueRow) add(q *waiting.Queue, at time.Time) {
 	r.Delayed, r.Retrying, r.NoProxy, r.SiteDown = q.Delayed, q.Retrying, q.NoProxy, q.SiteDown
 	r.OldestSeconds, r.oldest = q.OldestSeconds(at), q.Oldest()
 	r.Reasons = append(r.Reasons, q.Reasons...)
 	r.counted = *q
-	// The age would be that of a job which is gone.
-	if r.Queued+r.Due == 0 { // taken since it was counted
+	// All queued jobs were taken since the count. Its age would be that of a job that is queued no more.
+	if r.Queued+r.Due == 0 {
 		r.OldestSeconds[jobs.StateQueued] = 0
 	}
 }
@@ -119,30 +139,37 @@ func (r *queueRow) state() string {
 	switch {
 	// The order is that of what has to be repaired first.
 	case !r.Served:
-		return "not served by any worker"
+		return "not served"
 	case !r.PausedUntil.IsZero():
 		return "paused"
 	}
 	return "served"
 }
 
-// printQueues prints the table, and below it what keeps jobs from running.
-func (a *app) printQueues(ctx context.Context, s *session, list []queueRow) error {
-	var rows []table.Row
+// queueTable is how queues are listed. Ages grow from one call to the next: they are counted from the oldest job's time.
+func queueTable(list []queueRow) (header table.Row, rows []table.Row) {
 	for _, q := range list {
 		// A queue without jobs has no oldest one.
-		age := "-"
+		oldest, state := "-", q.state()
 		if !q.oldest.IsZero() {
-			age = brief(time.Since(q.oldest)).String()
+			oldest = age(q.oldest)
 		}
-		rows = append(rows, table.Row{q.Queue, q.Queued + q.Due, q.Running, q.Delayed, q.Retrying, q.NoProxy, q.SiteDown, q.Overdue, age, q.state()})
+		// Overdue jobs are rare and a sign of trouble, so they stand with the state and have no column that is nearly always zero.
+		if q.Overdue > 0 {
+			state = fmt.Sprintf("%d overdue, %s", q.Overdue, state)
+		}
+		rows = append(rows, table.Row{q.Queue, q.Queued + q.Due, q.Running, q.Delayed, q.Retrying, q.NoProxy, q.SiteDown, oldest, state})
 	}
-	header := table.Row{"queue", "queued", "running", "delayed", "retrying", "no proxy", "site down", "overdue", "oldest", "state"}
-	if err := a.out.table(header, rows); err != nil {
+	return table.Row{"queue", "queued", "running", "delayed", "retrying", "no proxy", "site down", "oldest", "state"}, rows
+}
+
+// printQueues prints the table, and below it what keeps jobs from running.
+func (a *app) printQueues(ctx context.Context, s *session, list []queueRow, workers []control.Status, silence error) error {
+	if err := a.out.table(queueTable(list)); err != nil {
 		return err
 	}
 	// Sentences follow the table, since they fit no column.
-	for _, line := range append(queueTroubles(s.names, list), a.fleetTroubles(ctx, s)...) {
+	for _, line := range append(queueTroubles(s.names, list), a.fleetTroubles(ctx, s, workers, silence)...) {
 		if err := a.out.line("%s", line); err != nil {
 			return err
 		}
@@ -154,11 +181,11 @@ func (a *app) printQueues(ctx context.Context, s *session, list []queueRow) erro
 // without trouble.
 func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
 	for _, q := range list {
-		if trouble := doctor.Trouble(names, &q.QueueState, &q.counted); trouble != "" {
+		if trouble := doctor.Trouble(names, &q.QueueState, &q.counted, q.Served); trouble != "" {
 			lines = append(lines, fmt.Sprintf("queue %s: %s", q.Queue, trouble))
 		}
 		for _, r := range q.Reasons {
-			// Other reasons are in the columns already.
+			// The columns count the jobs of the other reasons. Only this reason names something more: the site.
 			if r.State == jobs.StateSiteDown {
 				lines = append(lines, fmt.Sprintf("queue %s: %s", q.Queue, r))
 			}
@@ -167,16 +194,17 @@ func queueTroubles(names jobs.Names, list []queueRow) (lines []string) {
 	return lines
 }
 
-// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. What a user may not ask is noted:
-// the table is what he asked for. The lines are not printable by themselves: names of workers come from strangers.
-func (a *app) fleetTroubles(ctx context.Context, s *session) (lines []string) {
-	workers, err := askWorkers(ctx, s, control.WorkersRequest{})
-	if errors.Is(err, bus.ErrPermission) {
-		a.note("whether workers take jobs is not shown: %v", err)
+// fleetTroubles says which workers take no jobs and why, and whether many jobs have failed. A question that this user may not ask
+// is noted and is no error, because the table is what the verb is for. The caller makes the lines printable: strangers choose the
+// names of workers.
+func (a *app) fleetTroubles(ctx context.Context, s *session, workers []control.Status, silence error) (lines []string) {
+	if errors.Is(silence, bus.ErrPermission) {
+		a.note("whether workers take jobs is not shown: %v", silence)
 	}
 	for _, f := range doctor.Unready(workers) {
 		lines = append(lines, f.Name+": "+f.Detail)
 	}
+	// An error, such as a missing right, is ignored: the lines only point at trouble, and gofer doctor names the error.
 	if text, many, err := doctor.Letters(ctx, s.bus); err == nil && many {
 		lines = append(lines, "dead letters: "+text)
 	}

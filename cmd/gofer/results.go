@@ -11,8 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// resultsCommand has three uses, which its arguments distinguish: one result by id, a list of kept results, or results
-// as they come. Flags that belong to another use are refused.
+// resultsCommand shows one result, lists kept results, or follows results, depending on its arguments. It refuses flags of
+// another use.
 func (a *app) resultsCommand() *cobra.Command {
 	var queue, durable string
 	var all, wait bool
@@ -29,7 +29,7 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 		Args: args(cobra.MaximumNArgs(1)),
 		// Wrong combinations are refused before anything is connected.
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			// The three uses exclude each other; isGiven is true for a list.
+			// The verb has three uses: one result, a list, and following. Flags of another use would be ignored, so they are refused.
 			one := len(ids) == 1
 			switch {
 			case wait && !one:
@@ -42,13 +42,12 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 			if err := errors.Join(list.check(), checkDurable(durable, queue, all)); err != nil {
 				return err
 			}
-			// The session is made here and not by verb, because the flags are checked before.
+			// The session is made here and not by verb, because verb would connect before the flags are checked.
 			s, err := a.connect(cmd.Context(), "results")
 			if err != nil {
 				return err
 			}
 			defer s.close()
-			// A list ends by itself, so it comes before following.
 			if list.isGiven() {
 				return a.listResults(cmd.Context(), s, queue, &list)
 			}
@@ -58,8 +57,8 @@ is refused. Everything else that strangers wrote, such as URLs and reasons, is a
 			return a.followResults(cmd.Context(), s, queue, durable, all)
 		},
 	}
-	cmd.Flags().StringVar(&queue, "queue", "", "only this queue")
-	cmd.Flags().StringVar(&durable, "durable", "", "follow with this prepared consumer, such as "+client.Reader+", for users who may not create one")
+	cmd.Flags().StringVar(&queue, "queue", "", "only this `QUEUE`")
+	cmd.Flags().StringVar(&durable, "durable", "", "follow from where this durable `CONSUMER` stopped; gofer creates one, "+client.Reader+", also for users who may not")
 	cmd.Flags().BoolVar(&all, "all", false, "begin with the results that are kept; without an ID")
 	list.add(cmd)
 	cmd.Flags().BoolVar(&wait, "wait", false, "with an ID: wait for the result if it is not there yet")
@@ -74,7 +73,7 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	if err != nil {
 		return err
 	}
-	// Result asks once, and Wait until the result comes or ctx ends.
+	// Result asks once. Wait asks until the result comes or ctx ends, also for a job that does not exist yet.
 	get := s.client.Result
 	if wait {
 		get = s.client.Wait
@@ -91,22 +90,24 @@ func (a *app) oneResult(ctx context.Context, s *session, queue, name string, wai
 	if err := a.printBody(ctx, s, r); err != nil {
 		return err
 	}
-	// The facts were printed, so the error only sets the exit code.
+	// The facts were printed. The error sets the exit code, so that a script notices without reading them.
 	if r.Outcome != jobs.Succeeded {
 		return &failure{code: exitSomeFailed, err: fmt.Errorf("the job's outcome is %s", r.Outcome)}
 	}
 	return nil
 }
 
-// followResults prints a line for each result until ctx ends. It reads headers only, unless it reads with a durable,
-// which delivers whole messages.
+// followResults prints a line for each result until ctx ends. It reads headers only, unless it reads with a durable, which
+// delivers whole messages. A queue that no worker has ever served is noted first, because nothing may ever come.
 func (a *app) followResults(ctx context.Context, s *session, queue, durable string, all bool) error {
-	// Bodies are not shown, so they are not fetched. A prepared consumer cannot be changed to headers only.
+	a.warnOfUnknownQueue(ctx, s, queue)
+	// Bodies are not shown, so they are not fetched. A durable consumer was prepared by its owner, and this verb may not change it
+	// to headers only.
 	f := client.Filter{Queue: queue, All: all, HeadersOnly: durable == "", Durable: durable}
-	return s.client.Follow(ctx, f, func(r jobs.Result) error {
+	return s.explainDurable("RESULTS", durable, s.client.Follow(ctx, f, func(r jobs.Result) error {
 		if f.HeadersOnly {
 			return a.printHeaders(r)
 		}
 		return a.printResult(r)
-	})
+	}))
 }

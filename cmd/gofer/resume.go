@@ -11,8 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/client"
 )
 
-// resumeCommand ends the pause of a queue. A queue that is not paused stays as it is. Both consumers of the queue
-// are resumed.
+// resumeCommand ends the pause of both consumers of a queue. A queue that is not paused stays as it is.
 func (a *app) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "resume QUEUE", Short: "Let workers take jobs of a paused queue again", Args: args(cobra.ExactArgs(1)),
@@ -25,13 +24,13 @@ func (a *app) resumeCommand() *cobra.Command {
 			if err := s.client.Resume(ctx, args[0]); err != nil {
 				return unknownQueue(err)
 			}
-			return a.say(map[string]any{"queue": args[0], "paused": false}, "Queue %s goes on.", args[0])
+			return a.printDone(map[string]any{"queue": args[0], "paused": false}, "Queue %s goes on.", args[0])
 		}),
 	}
 }
 
-// unknownQueue adds to the error about a queue without consumers where the queues are listed. Other errors are
-// returned as they are.
+// unknownQueue adds the remedy to the error of a queue without consumers. A worker creates them when it first serves the queue,
+// as gofer setup does for GOFER_QUEUES, so a queue of waiting jobs may have none.
 func unknownQueue(err error) error {
 	if errors.Is(err, client.ErrNotFound) {
 		return fmt.Errorf("%w: no worker has ever served it; gofer queues lists the queues", err)

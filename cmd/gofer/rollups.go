@@ -11,17 +11,16 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// rollupsCommand asks one worker for the fleet's hours. A worker that cannot read them answers with its own, which is
-// noted. Hours are kept for 168 h, so that is the largest --hours.
+// rollupsCommand asks one worker for the fleet's hours. A worker that cannot read them answers with its own, which is noted.
 func (a *app) rollupsCommand() *cobra.Command {
 	request := control.RollupRequest{Scope: control.ScopeCluster}
 	cmd := &cobra.Command{
 		Use: "rollups", Short: "Show what the fleet did, hour by hour",
 		Long: `Prints a line for each hour of UTC, the running one last; hours before the first job are left out of the table.
-Requests are jobs that ended, and 2xx to none the classes of their last status; p50 and p95 are over their durations, from the first attempt to the end.`,
+Requests are the jobs that ended, and 2xx to none are the classes of their last status. p50 and p95 are quantiles of their durations, from the first attempt to the end.`,
 		Args: args(cobra.NoArgs),
 		RunE: a.verb("rollups", func(ctx context.Context, s *session, _ []string) error {
-			// The bounds are those of what is kept.
+			// Older hours are deleted, so a larger number would only show empty rows.
 			if request.Hours < 1 || request.Hours > rollup.RetentionHours {
 				return usage("--hours: must be from 1 to %d", rollup.RetentionHours)
 			}
@@ -30,7 +29,7 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 			if err != nil {
 				return err
 			}
-			// The scope in the answer is what the worker could read.
+			// A worker that cannot read the fleet's hours answers with its own. A reader must not take them for the fleet's.
 			if got := answers[0]; got.Scope != request.Scope {
 				a.note("these are the hours of worker %s since it started, not of the whole fleet", got.Worker)
 			}
@@ -41,13 +40,13 @@ Requests are jobs that ended, and 2xx to none the classes of their last status; 
 			return a.out.table(header, hourRows(answers[0].Points))
 		}),
 	}
+	// Set on the request, which the flag changes: help shows it as the default.
 	request.Hours = 24
 	cmd.Flags().Var((*wholeFlag)(&request.Hours), "hours", "how many hours, 1 to 168")
 	return cmd
 }
 
-// hourRows makes the rows of the table. Hours before the first one in which something happened are left out; the running
-// hour is always there. The success rate is of the jobs that ended in the hour.
+// hourRows makes the rows of the table. It leaves out the empty hours of the beginning, but never the running hour.
 func hourRows(points []rollup.Point) (rows []table.Row) {
 	for i, p := range points {
 		// The first hours of a young installation are all empty and say nothing.

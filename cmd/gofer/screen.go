@@ -11,15 +11,16 @@ import (
 	"golang.org/x/term"
 )
 
-// What a terminal gets before the first drawing and after the last one: the alternate screen, the cursor, and the wrapping of
-// lines.
+// What is written before the first drawing and after the last one: it switches the alternate screen, the cursor, and the
+// wrapping of lines.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 )
 
-// screen is a terminal on which a verb draws as a whole. One goroutine draws. readKeys is the only other one, and
-// closes quit.
+// screen is a terminal that a verb draws on as a whole, on the alternate screen, so that the shell's lines are there again at the
+// end. While it is open, the terminal is in raw mode and standard error is muted. One goroutine draws, and readKeys is another
+// one.
 type screen struct {
 	app           *app
 	quit          chan struct{} // closed when q is pressed
@@ -31,27 +32,30 @@ type screen struct {
 // SIGINT. The caller closes the screen. It is also closed if the process is ended by force.
 func (a *app) openScreen() (*screen, error) {
 	s := &screen{app: a, quit: make(chan struct{})}
-	// Both do nothing until there is something to undo.
-	unmute, cooked := func() {}, func() {}
+	unmute, restoreMode := func() {}, func() {}
+	// Standard error may be the same terminal. Elsewhere, such as in a file, the log goes on.
 	if a.err.isTerminal() {
 		unmute = a.err.mute()
 	}
 	if a.keyboard != nil {
 		fd := int(a.keyboard.Fd())
+		// Without raw mode the terminal would hand over a key only with the next line end, and would show it.
 		before, err := term.MakeRaw(fd)
 		if err != nil {
 			return nil, fmt.Errorf("read single keys: %w", err)
 		}
-		cooked = func() { _ = term.Restore(fd, before) }
-		go s.readKeys() // its read ends with the program
+		restoreMode = func() { _ = term.Restore(fd, before) }
+		// A blocked read of a terminal cannot be ended, so nobody waits for this goroutine: it ends with the program.
+		go s.readKeys()
 	}
-	// The mode of the terminal comes first: it matters even if nothing can be written any more.
+	// The mode of the terminal comes first: it matters even if writing fails.
 	s.close = sync.OnceFunc(func() {
-		cooked()
+		restoreMode()
 		_ = a.out.print(leaveScreen)
 		unmute()
 	})
-	a.interrupts.restoring(cooked, s.close)
+	// Before the first byte is drawn: a forced end may come at any time, and a shell cannot use a terminal in raw mode.
+	a.interrupts.setRestore(restoreMode, s.close)
 	if err := a.out.print(enterScreen); err != nil {
 		s.close()
 		return nil, err
@@ -68,20 +72,21 @@ func (s *screen) readKeys() {
 			return
 		}
 		switch key[0] {
+		// A channel can be closed only once, so the goroutine ends with it.
 		case 'q', 'Q':
 			close(s.quit)
 			return
-		// A control character is the letter without its upper bits.
-		case 'C' & 0x1f: // Ctrl-C
+		case 'C' & 0x1f: // Ctrl-C is C without its upper bits
 			s.app.interrupts.signal()
 		}
 	}
 }
 
-// resized reports whether the size differs from that of the last call. A terminal that does not know its size has
-// the usual one. It is asked often, because a signal for a new size does not exist on every system.
+// resized updates the size, and reports whether it differs from that of the last call. Callers poll it, because not every
+// system sends a signal for a new size.
 func (s *screen) resized() bool {
 	width, height := s.app.out.size()
+	// A terminal that does not know its size, such as a serial line, gets the size of a classic one.
 	if width == 0 || height == 0 {
 		width, height = 80, 24
 	}
@@ -90,14 +95,13 @@ func (s *screen) resized() bool {
 	return !same
 }
 
-// draw replaces what the screen shows by lines that are safe for a terminal; lines makes as many as fit. A line is cleared before
-// it is written: after the last column a terminal would clear that one.
+// draw replaces what the screen shows. lines returns lines that are safe for a terminal, as many as fit. A line is cleared
+// before it is written: after its last column, a terminal would clear that column.
 func (s *screen) draw(lines func(l look, height int) []string) error {
 	_ = s.resized()
 	var frame strings.Builder
-	// A terminal may have changed its size since the last drawing.
 	shown := lines(look{width: s.width, coloured: s.app.out.isColoured(), dense: true}, s.height)
-	// The cursor goes home and the lines are overwritten: clearing the whole screen would flicker.
+	// The lines are overwritten from the first one on: to clear the whole screen would flicker.
 	frame.WriteString("\x1b[H")
 	for i, line := range shown[:min(len(shown), s.height)] {
 		if i > 0 {
@@ -108,21 +112,22 @@ func (s *screen) draw(lines func(l look, height int) []string) error {
 	if len(shown) < s.height {
 		frame.WriteString("\r\n\x1b[J")
 	}
+	// One write for the whole frame: a terminal that shows half of one would flicker.
 	return s.app.out.print(frame.String())
 }
 
-// panel is a table on a screen, with sentences below it. rows and notes are in the order of importance, because the
-// last ones are left out first.
+// panel is a table on a screen, with sentences below it. If the room does not suffice, the last rows and notes are left out:
+// callers put what is in trouble first.
 type panel struct {
 	header table.Row
 	rows   []table.Row
-	total  int    // how many rows there would be, if that is more than rows has
-	none   string // stands there instead of an empty table
+	total  int    // how many rows there are, if rows does not have all
+	none   string // is shown instead of an empty table
 	notes  []string
 }
 
-// stack puts panels one below the other within height lines; zero means no bound. Each gets the lines that it wants, or as many
-// as leave the others their share. The panels keep their order; only the room is given by size.
+// stack puts panels one below the other within height lines; zero means no bound. Small panels get the lines that they need, and
+// large ones equal shares of the rest: a fleet with a thousand proxies must not push the three queues off the screen.
 func stack(panels []panel, l look, height int) (lines []string) {
 	room, order := make([]int, len(panels)), make([]int, len(panels))
 	for i, p := range panels {
@@ -132,7 +137,7 @@ func stack(panels []panel, l look, height int) (lines []string) {
 			room[i]++
 		}
 	}
-	// The smallest panel is served first: what it does not need is shared by the larger ones.
+	// The smallest panel gets its lines first. What it leaves of its equal share goes to the larger ones.
 	slices.SortStableFunc(order, func(a, b int) int { return room[a] - room[b] })
 	for n, i := range order {
 		if height > 0 {
@@ -146,8 +151,7 @@ func stack(panels []panel, l look, height int) (lines []string) {
 	return lines
 }
 
-// lines are a panel below an empty line. Where they are more than there is room for, the last one says how many rows are left
-// out. A room of less than two lines shows no more than the empty line and the header.
+// lines returns an empty line and the panel, in at most room lines. If rows do not fit, a line says how many are left out.
 func (p panel) lines(l look, room int) []string {
 	out, rows, notes := []string{"", p.none}, p.rows, p.notes
 	if left := room - 2; len(rows)+len(notes) > left || p.total > len(rows) {
@@ -158,6 +162,7 @@ func (p panel) lines(l look, room int) []string {
 	if len(p.rows) > 0 {
 		out = append(out[:1], strings.Split(render(p.header, rows, l), "\n")...)
 	}
+	// Rows may be missing for two reasons: there is no room, or the workers were asked for the first ones only.
 	if more := max(p.total, len(p.rows)) - len(rows); more > 0 {
 		out = append(out, fmt.Sprintf("… %d more", more))
 	}

@@ -72,3 +72,21 @@ func TestNothingThatAWorkerSaysHoldsACredential(t *testing.T) {
 		t.Errorf("the worker was silent about what happened:\n%s", log)
 	}
 }
+
+// TestErrorsOfTheCommandLineHoldNoPassword: people write the URL of a proxy where its id, a host or a file belongs, and logs of
+// scripts keep what is said about it.
+func TestErrorsOfTheCommandLineHoldNoPassword(t *testing.T) {
+	t.Parallel()
+	newWorld(t, nil) // a server without streams
+	const url = "http://user:hunter2@proxy.test"
+	for _, args := range [][]string{
+		{url}, {"proxies", "rm", url}, {"breakers", "reset", url}, {"submit", "--proxy", url, "http://a.test/"}, {"deny", "add", url + "/"}, {"sites", "show", url},
+		{"job", url}, {"dead", "show", url}, {"pause", url}, {"drain", url}, {"proxies", "check", url}, {"proxies", "import", url}, {"proxies", "add", url},
+		{"jobs", "ls", "--site", url}, {"--context", url, "queues"}, {"--server", url + ":4222", "queues"}, {"submit", "--file", url}, {"submit", "-d", "@" + url, "http://a.test/"},
+		{"submit", "--queue", url, "http://a.test/"}, {"submit", "--at", url, "http://a.test/"}, {"submit", url}, {"results", "--durable", url}, {"top", "--every", url},
+	} {
+		if code, out, errOut := gofer(t, "", args...); code == exitOK || errOut == "" || strings.Contains(out+errOut, "hunter2") {
+			t.Errorf("gofer %q: exit %d, %q; want an error without the password", args, code, out+errOut)
+		}
+	}
+}

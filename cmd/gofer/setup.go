@@ -11,12 +11,10 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// setupCommand makes the installation as it is configured. It may be called again at any time: what is as configured is
-// left alone.
+// setupCommand creates what is missing of the installation, and changes what is not as configured.
 func (a *app) setupCommand() *cobra.Command {
 	var dryRun bool
-	// It bounds only the wait at the end, not the changes.
-	timeout := 10 * time.Minute // a large stream takes its time
+	timeout := 10 * time.Minute // of the wait after the changes; to copy a large stream takes time
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Create and update streams, buckets and consumers",
@@ -39,11 +37,11 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 				act = s.bus.Plan
 			}
 			done, err := act(cmd.Context(), s.config.Settings())
-			// What was done before an error is printed, too.
+			// Apply goes on after an error, and what it has changed stays, so it is printed in any case.
 			if err == nil || len(done) > 0 {
 				a.printDifferences(done, dryRun)
 			}
-			// One replica is never behind.
+			// A stream with one replica has no other one that could be behind.
 			if err != nil || dryRun || timeout == 0 || s.config.Settings().Replicas == 1 {
 				return err
 			}
@@ -55,29 +53,30 @@ The replicas of a stream with waiting jobs change only on nats-server 2.14.10, 2
 	return cmd
 }
 
-// changesReplicas reports whether a difference moves a stream to other servers, which takes time after the call.
-// The field has the name that JetStream's configuration has in JSON.
+// changesReplicas reports whether the repair of a difference moves a stream to other servers, which goes on after the call.
 func changesReplicas(d bus.Difference) bool { return d.Field == "num_replicas" }
 
 // errReplicasBehind ends the wait for replicas. The servers go on with their work.
-var errReplicasBehind = errors.New("the replicas are not current yet: stop no server before they are, it may take messages along; see nats stream report")
+var errReplicasBehind = errors.New("the replicas are not current yet: stop no server before they are, or its messages may be lost; see nats stream report")
 
-// noteEvery is the time between two notes about what is awaited.
+// noteEvery is the time between two notes of awaitReplicas.
 const noteEvery = 5 * time.Second
 
-// awaitReplicas waits until all replicas are current, limit at most, and says every noteEvery how far they are. If setup
-// has not changed the replicas, it waits only if an earlier change still goes on: a server that is away would keep it
-// waiting. A limit that is reached is an error: errReplicasBehind.
+// awaitReplicas waits until all replicas are current, limit at most, and notes every noteEvery which are not. After limit
+// it returns errReplicasBehind. If setup has not changed the replicas (changed), it waits only for an earlier change that
+// goes on, and not for a server that is away.
 func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration, changed bool) error {
+	// Asked once before the wait, so that an installation that is current costs one request and prints no note.
 	behind, err := s.bus.ReplicaLags(ctx, s.config.Settings())
 	if err != nil || !changed && !slices.ContainsFunc(behind, func(b bus.ReplicaLag) bool { return b.Moving }) {
 		return err
 	}
+	// The cause becomes the error, so that a wait that ends says more than "deadline exceeded".
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errReplicasBehind)
 	defer cancel()
 	// The zero time makes the first call note at once.
 	var noted time.Time
-	// The function is called after each look, and behind is never empty then.
+	// AwaitReplicas calls the function after each request that finds replicas behind, so behind[0] exists.
 	err = s.bus.AwaitReplicas(ctx, s.config.Settings(), func(behind []bus.ReplicaLag) {
 		if time.Since(noted) < noteEvery {
 			return
@@ -91,11 +90,11 @@ func (a *app) awaitReplicas(ctx context.Context, s *session, limit time.Duration
 	return err
 }
 
-// printDifferences prints what was done, or with dryRun what would be done. A line that cannot be written makes the
-// verb fail at its end: see run.
+// printDifferences prints what was done, or with dryRun what would be done. A line that cannot be written is
+// reported by app.run.
 func (a *app) printDifferences(list []bus.Difference, dryRun bool) {
-	// A list that is empty is printed as [].
 	if a.json {
+		// JSON would print null for a list that a script wants to loop over.
 		if list == nil {
 			list = []bus.Difference{}
 		}

@@ -47,7 +47,7 @@ func (f *siteFleet) fail() {
 func (f *siteFleet) states(t *testing.T) map[string]int {
 	t.Helper()
 	out := map[string]int{}
-	for _, w := range read[[]workerSites](t, "sites", "ls") {
+	for _, w := range read[[]admin.WorkerSites](t, "sites", "ls") {
 		for _, s := range w.Sites {
 			if s.Site == "shop.test" {
 				out[s.State]++
@@ -207,7 +207,7 @@ func TestSitesShowWhatAllWorkersCounted(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	earlier := now.Add(-time.Minute)
-	merged := mergeSites([]workerSites{
+	merged, _ := admin.MergeSites([]admin.WorkerSites{
 		{Worker: "w1", Sites: []admin.Site{
 			{Site: "busy.test", State: "up", Reason: "answer", Attempts: 9, Classes: rollup.Classes{Status2xx: 9}},
 			{Site: "a.test", State: "resting", Reason: "test_failed", Attempts: 3, Bans: 1, Classes: rollup.Classes{Status4xx: 1, None: 2}, Failures: map[string]int64{"target": 2}, LastError: "old", LastErrorAt: &earlier},
@@ -218,7 +218,7 @@ func TestSitesShowWhatAllWorkersCounted(t *testing.T) {
 	})
 	_, rows := siteTable(merged)
 	want := []string{
-		"a.test|resting in 1 of 2|5|2xx 1, 4xx 1, none 3|1|proxy 1, target 2||test failed; 0s ago: newer",
+		"a.test|resting in 1 of 2|5|2xx 1, 4xx 1, none 3|1|proxy 1, target 2||its last test failed; 0s ago: newer",
 		"busy.test|up|9|2xx 9|0|||",
 	}
 	for i, row := range rows {
@@ -241,9 +241,9 @@ func TestSitesAreCountedFromTheFirstAttemptOn(t *testing.T) {
 	w.named("w1")
 	w.publish("j", job("/ok", nil))
 	w.result("j")
-	var list []workerSites
+	var list []admin.WorkerSites
 	testenv.Eventually(t, "the attempt to be counted", func() bool {
-		list = read[[]workerSites](t, "sites", "show", "shop.test")
+		list = read[[]admin.WorkerSites](t, "sites", "show", "shop.test")
 		return len(list) == 1 && list[0].Sites[0].Attempts == 1
 	})
 	if s := list[0].Sites[0]; s.Classes.Status2xx != 1 || s.Bans != 0 || s.LastError != "" || s.LastErrorAt != nil {

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
@@ -123,6 +128,95 @@ func TestAnInterruptedSubmissionNamesJobsWithoutAnAnswer(t *testing.T) {
 	}
 }
 
+// TestALostServerEndsASubmissionOnce has more lines than are in flight at once: the later ones do not wait for a server, too.
+func TestALostServerEndsASubmissionOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	in, lines := pipe(t)
+	many := launch(t, command(t, "", "submit", "-"), in)
+	_, _ = fmt.Fprintln(lines, "http://shop.test/")
+	many.lines(1)
+	w.nats.Stop()
+	testenv.Eventually(t, "the loss", func() bool { return strings.Contains(many.err.String(), "connection lost") })
+	began := time.Now()
+	go func() {
+		for n := range 600 {
+			_, _ = fmt.Fprintf(lines, "http://shop.test/%d\n", n)
+		}
+		_ = lines.Close()
+	}()
+	testenv.Eventually(t, "a word about the silence", func() bool { return strings.Contains(many.err.String(), "has not answered for 3s") })
+	if noted := time.Since(began); noted > 6*time.Second {
+		t.Errorf("the silence is named after %s", noted)
+	}
+	code, _ := many.end(client.PublishBudget + patience)
+	said := many.err.String()
+	if code != exitUnreachable || time.Since(began) > client.PublishBudget+10*time.Second {
+		t.Errorf("exit %d after %s, want %d after %s", code, time.Since(began), exitUnreachable, client.PublishBudget)
+	}
+	for text, want := range map[string]int{
+		"has not answered for 3s, trying for up to 30s: Ctrl-C ends it\n":          1,
+		"NATS is not connected: jobs accepted: 1; later ones were not submitted\n": 1,
+		"broke and did not come back: start nats-server there":                     1,
+		"perhaps accepted, no answer came: default/01":                             10,
+	} {
+		if got := strings.Count(said, text); got != want {
+			t.Errorf("said %d times %q, want %d: %s", got, text, want, said)
+		}
+	}
+}
+
+// TestASlowReaderOfTheOutputIsNoSilenceOfTheServer has a pipe that is full.
+func TestASlowReaderOfTheOutputIsNoSilenceOfTheServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	w.publish("bad", `{"url":"http://shop.test/","timeout":"?"}`)
+	w.result("bad")
+	testenv.Eventually(t, "the dead letter", func() bool {
+		_, out, _ := gofer(t, "", "dead", "ls")
+		return strings.Contains(out, "bad")
+	})
+	for verb, args := range map[string][]string{
+		"submit": {"submit", "http://shop.test/ok"}, "replay": {"dead", "replay", "bad"}, "lines": {"submit", "-"},
+	} {
+		t.Run(verb, func(t *testing.T) {
+			t.Parallel()
+			r, out := pipe(t)
+			_ = out.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			for page := make([]byte, 1<<12); ; {
+				if _, err := out.Write(page); err != nil {
+					break
+				}
+			}
+			cmd := command(t, "", args...)
+			cmd.Stdout = out
+			began := time.Now()
+			p := launch(t, cmd, strings.NewReader(strings.Repeat("http://shop.test/ok\n", 300)))
+			testenv.Eventually(t, "the time of a silence", func() bool { return time.Since(began) > silenceNotedAfter+2*time.Second })
+			_ = out.Close()
+			go func() { _, _ = io.Copy(io.Discard, r) }()
+			if code, _ := p.end(patience); code != exitOK || strings.Contains(p.err.String(), "has not answered") {
+				t.Errorf("exit %d, said %s", code, p.err)
+			}
+		})
+	}
+}
+
+// TestALostServerEndsAVerbOfMany has a thing that finds no server, and later ones that would wait for it.
+func TestALostServerEndsAVerbOfMany(t *testing.T) {
+	t.Parallel()
+	lostNow := bus.Plain(nats.ErrDisconnected)
+	var asked atomic.Int32
+	done, err := forEach(t.Context(), make([]int, 1000), func(context.Context, int) error { asked.Add(1); return lostNow })
+	if done != 0 || !errors.Is(err, bus.ErrUnreachable) || exitCode(err) != exitUnreachable || asked.Load() > 2*atOnce {
+		t.Errorf("%d things were begun, %d done: %v", asked.Load(), done, err)
+	}
+}
+
 // TestASubmissionThatWasStoppedTakesItsResults stops the process while large results come, until the server has dropped its
 // connection.
 func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
@@ -156,5 +250,21 @@ func TestASubmissionThatWasStoppedTakesItsResults(t *testing.T) {
 	p.signal(syscall.SIGCONT)
 	if code, took := p.end(patience); code != exitOK || strings.Count(p.out.String(), jobs.Succeeded) != count {
 		t.Errorf("exit %d after %s with %d outcomes, want %d; it said %s", code, took, strings.Count(p.out.String(), "\n"), count, tail(p.err.String()))
+	}
+}
+
+// TestAWaitThatIsOverNamesItsJobsAndARefusalNone: both have exit code 1, and a script tells them by what is printed.
+func TestAWaitThatIsOverNamesItsJobsAndARefusalNone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	submit := []string{"--json", "submit", "--id", "j", "--wait", "--wait-timeout", "0.1s", "http://shop.test/ok"}
+	if code, out, errOut := gofer(t, "", submit...); code != exitFailed || !strings.Contains(out, `"id":"j"`) {
+		t.Errorf("a wait that is over: exit %d, %q, %q; want %d and the job", code, out, errOut, exitFailed)
+	}
+	if code, out, errOut := gofer(t, "", submit...); code != exitFailed || out != "" {
+		t.Errorf("a refusal, for the id is queued: exit %d, %q, %q; want %d and no job", code, out, errOut, exitFailed)
 	}
 }

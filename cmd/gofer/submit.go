@@ -19,44 +19,58 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// submitFlags are the flags of gofer submit. Only one of in and at may be given, and both apply to every job.
+// submitFlags are the flags of gofer submit. An empty text means that the flag was not given.
 type submitFlags struct {
 	jobFlags
 
-	// Texts as given; empty means that the flag was not given.
-	file, queue, id, at, output string
-	in                          string
-	wait, fail, print           bool
-	timeout                     time.Duration
+	file, queue, id, output string
+	// in is a duration and at is a time; at most one of the two is given.
+	in, at            string
+	wait, fail, print bool
+	// timeout bounds the wait for results after the last line was read; zero means no bound.
+	timeout time.Duration
+	// oldName is true if timeout was given as --timeout.
+	oldName bool
 
-	// It is made once, before the first line is read, and shared by all.
-	template jobs.Job // what jobFlags describe
+	// template is what jobFlags describe. It is made once, before the first line is read, and is not changed after that.
+	template jobs.Job
 }
 
-// submitCommand publishes jobs. Its flags are those of a job, those of the submission, and those of the waiting.
-// The texts of its flags are also in cmd/gofer/README.md.
-func (a *app) submitCommand() *cobra.Command {
-	var f submitFlags
-	cmd := &cobra.Command{
-		Use:   "submit [URL…|-]",
-		Short: "Publish jobs, and wait for their results if asked",
-		Long: `Publishes a job for each URL, or for each line of a file or of standard input ("-").
+// submitHelp is the long help of submit.
+const submitHelp = `Publishes a job for each URL, or for each line of a file or of standard input ("-").
 A line is a URL or a JSON job, which may carry "id" and "queue". Empty lines and lines that begin with # are skipped.
 
 The id of each accepted job is printed as soon as the server has it and, unless there is a single URL, the number of its
-line (or of the URL) and its URL, separated by tabs. With --wait it is the outcome of each instead, as it comes, or the body
-of a single URL. When the waiting ends early, ten of the jobs without an outcome are named on standard error, or all of them
-with --json.
+line (or of the URL) and its URL, separated by tabs. With --wait the outcome of each job is printed instead, as it comes, or the
+body of a single URL. If the waiting ends early, ten of the jobs without an outcome are named on standard error, or all of them
+with --json. The exit code is 1 if --wait-timeout has ended it, and also if no job was accepted; in the second case no job is named.
+
+If the server stops answering, gofer tries for 30 s, and says so on standard error after 3 s. Then it ends with exit code 69, and
+names ten jobs that may have been accepted. An id is refused while its job is queued or running, and while its result is kept.
+While its job waits, a second job with the id may be accepted. There is still one result: that of the second job if it need not
+wait, else that of the first. With --id gofer warns of that; for many jobs it does not ask.
 
 With a single URL, --wait prints the body: unchanged to a file or a pipe, and on a terminal as 'gofer results' does.
 
 --output DIR keeps each body in the file DIR/QUEUE/ID. No file there is ever replaced: if it exists, or cannot be written,
 its job counts as failed.
 
--X, -H, -d and the other flags that stand for members of a job hold for URLs and for JSON lines. A JSON line keeps its own
-members: the flags fill in those that it lacks, headers and meta name by name. --in and --at hold for every line.
+-X, -H, -d and the other flags that stand for members of a job apply to URLs and to JSON lines. A JSON line keeps its own
+members: the flags fill in those that it lacks, headers and meta name by name. --in and --at apply to every line.
 
-Any answer of a target is a success, also a 404. With --fail the exit code is 3 if an answer is not 2xx or 3xx.`,
+An answer of a target is a success, also a 404. An answer that is retried, such as a 503 or one that matches the job's ban, fails the
+job once its attempts are used up. With --fail the exit code is 3 if an answer is not 2xx or 3xx.
+
+Three flags are about time. --wait-timeout ends only the waiting of this command: the jobs go on. --attempt-timeout is the
+member timeout of a job, and ends one attempt. --deadline is a member, too, and ends the job.`
+
+// submitCommand publishes jobs, and waits for their results if asked.
+func (a *app) submitCommand() *cobra.Command {
+	var f submitFlags
+	cmd := &cobra.Command{
+		Use:   "submit [URL…|-]",
+		Short: "Publish jobs, and wait for their results if asked",
+		Long:  submitHelp,
 		Example: `  gofer submit --wait https://example.com/
   gofer submit --file urls.txt --wait --output bodies
   gofer submit -X PUT -H 'Content-Type: text/plain' -d @page.txt https://example.com/pages/1
@@ -69,28 +83,34 @@ Any answer of a target is a success, also a 404. With --fail the exit code is 3 
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.file, "file", "", `file with a job a line, "-" for standard input`)
-	flags.StringVar(&f.queue, "queue", "", "queue (default \"default\")")
-	flags.StringVar(&f.id, "id", "", "id of the job; for a single one")
-	flags.StringVar(&f.in, "in", "", "wait this long before the job runs, such as 3s")
-	flags.StringVar(&f.at, "at", "", "do not run the job before this time (RFC 3339)")
+	flags.StringVar(&f.file, "file", "", "`FILE` with a job a line, - for standard input")
+	flags.StringVar(&f.queue, "queue", "", "`QUEUE` of the jobs (default \"default\")")
+	flags.StringVar(&f.id, "id", "", "`ID` of the job; for a single one")
 	flags.BoolVar(&f.wait, "wait", false, "wait for the results and print the outcomes")
-	flags.StringVar(&f.output, "output", "", "folder for the bodies, a file QUEUE/ID each, none of them replaced; implies --wait")
-	flags.Var((*durationFlag)(&f.timeout), "wait-timeout", "with --wait or --output: how long to wait for the results; 0 means as long as it takes (old name: --timeout)")
-	// Both names write the same variable, so the last one given wins.
-	flags.Var((*durationFlag)(&f.timeout), "timeout", "old name of --wait-timeout")
-	flags.Lookup("timeout").Hidden = true
+	flags.StringVar(&f.output, "output", "", "`DIR` for the bodies, a file QUEUE/ID each, none of them replaced; implies --wait")
+	f.addTimes(flags)
 	flags.BoolVar(&f.fail, "fail", false, "with --wait or --output: exit code 3 if a result is not 2xx or 3xx")
 	flags.BoolVar(&f.print, "print", false, "print the jobs as JSON and publish nothing")
 	f.add(flags)
 	return cmd
 }
 
-// check refuses flags that would be ignored or are out of range, and notes whether --data was given. Errors are usage
-// errors. What depends on the arguments is checked by submit.
+// addTimes adds the flags about when jobs run and how long the command waits.
+func (f *submitFlags) addTimes(flags *pflag.FlagSet) {
+	flags.StringVar(&f.in, "in", "", "let the job run after this `DURATION`, such as 3s; a number alone is seconds")
+	flags.StringVar(&f.at, "at", "", "do not run the job before this `TIME` (RFC 3339, or \"2026-01-02 15:04\" of this machine's zone)")
+	flags.Var((*durationFlag)(&f.timeout), "wait-timeout", "with --wait or --output: how long this command waits for results, while the jobs go on; 0 means as long as it takes (old name: --timeout)")
+	// Both names write the same variable, so the last one given wins.
+	flags.Var((*durationFlag)(&f.timeout), "timeout", "old name of --wait-timeout")
+	flags.Lookup("timeout").Hidden = true
+}
+
+// check refuses flags that would be ignored or are out of range, and notes whether --data was given. Errors are usage errors. A
+// flag that is ignored in silence is worse than an error: the caller believes in it. What depends on the arguments is checked by
+// submit.
 func (f *submitFlags) check(given *pflag.FlagSet) error {
-	// An empty --data differs from none, which the value alone cannot tell.
-	f.hasData = given.Changed("data")
+	// An empty --data is a body of no bytes, and no --data is no body. The value is empty in both cases.
+	f.hasData, f.oldName = given.Changed("data"), given.Changed("timeout")
 	// --output implies --wait; submit sets it later.
 	waits := f.wait || f.output != ""
 	for _, name := range []string{"wait-timeout", "timeout", "fail"} {
@@ -105,11 +125,11 @@ func (f *submitFlags) check(given *pflag.FlagSet) error {
 	if f.print && waits {
 		return usage("--print publishes nothing, so there is nothing to wait for: leave out --wait and --output")
 	}
-	// Changed, because zero is the value of a flag that was not given.
+	// Changed is asked, because the flag has the value zero also if it was not given.
 	if given.Changed("attempts") && (f.attempts < 1 || f.attempts > jobs.MaxMaxAttempts) {
 		return usage("--attempts: not between 1 and %d", jobs.MaxMaxAttempts)
 	}
-	// An upper bound that is exceeded would refuse each job on its own; here the call is refused once.
+	// Without this test each job would be refused by itself. Here the call is refused once.
 	if given.Changed("attempt-timeout") && (f.attemptTimeout <= 0 || f.attemptTimeout > jobs.MaxAttemptTimeout) {
 		return usage("--attempt-timeout: not above 0 and at most %s", jobs.MaxAttemptTimeout)
 	}
@@ -122,6 +142,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if err != nil {
 		return err
 	}
+	a.warnOfTimeout(&f, notBefore)
 	if f.template, err = f.jobFlags.template(); err != nil {
 		return err
 	}
@@ -138,7 +159,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if err := checkURLs(urls); err != nil {
 		return err
 	}
-	// The folder is made early: a body that cannot be kept fails its job.
+	// The folder is made before the first job is published: later, a folder that cannot be made would fail every job.
 	if f.output != "" {
 		f.wait = true
 		if err := os.MkdirAll(f.output, 0o755); err != nil {
@@ -150,7 +171,7 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 	if f.file == "" && urls[0] != "-" {
 		todo.unit, todo.single = "URL", len(urls) == 1
 	}
-	// Nothing below needs to be undone: --print makes no connection.
+	// --print needs no server, so that jobs can be looked at before there is one.
 	if f.print {
 		return todo.printJobs(source)
 	}
@@ -158,17 +179,27 @@ func (a *app) submit(ctx context.Context, f submitFlags, urls []string) error {
 		return err
 	}
 	defer todo.session.close()
-	return todo.run(ctx, source)
+	return todo.session.addRemedy(todo.run(ctx, source))
 }
 
-// checkURLs refuses arguments that would be skipped as lines of a file. As an argument an empty text comes from a shell
-// variable that is not set.
+// warnOfTimeout warns of a --wait-timeout that was probably meant for attempts, or within which no result can come.
+func (a *app) warnOfTimeout(f *submitFlags, notBefore time.Time) {
+	if f.oldName {
+		a.note("--timeout is the old name of --wait-timeout: it ends the waiting of this command and no attempt; --attempt-timeout ends an attempt")
+	}
+	if delay := time.Until(notBefore); f.timeout > 0 && delay >= f.timeout {
+		a.note("no result can come within --wait-timeout %s: the jobs run in %s at the earliest", f.timeout, delay.Round(time.Second))
+	}
+}
+
+// checkURLs refuses URLs without a scheme, and arguments that would be skipped as lines, such as that of a shell variable
+// that is not set.
 func checkURLs(urls []string) error {
 	for i, u := range urls {
 		if u = strings.TrimSpace(u); u == "" || u[0] == '#' || strings.Contains(u, "\n") {
 			return usage("URL %d: empty, a comment, or of several lines", i+1)
 		}
-		// A scheme that is forgotten is the commonest mistake. A text with user information is not repeated.
+		// The error repeats the text, so a text with "@", which may hold a password, is left to the parser of URLs.
 		if u != "-" && u[0] != '{' && !strings.Contains(u, ":/") && !strings.Contains(u, "@") {
 			return usage("URL %d: %q has no scheme, did you mean http://%s or https://%[3]s?", i+1, text.Printable(u), text.Printable(u))
 		}
@@ -183,7 +214,7 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 		return time.Time{}, usage("--in and --at: only one of the two can be given")
 	case f.in != "":
 		d, err := jobs.ParseDuration(f.in)
-		// The end of the last year that a time may have: RFC 3339 has four digits.
+		// A time in RFC 3339 has a year of four digits, so the end of the last such year is the latest time of a job.
 		longest := time.Date(jobs.MaxYear+1, 1, 1, 0, 0, 0, 0, time.UTC).Sub(now)
 		switch {
 		case errors.Is(err, jobs.ErrTooLong), d >= longest:
@@ -198,9 +229,10 @@ func (f *submitFlags) notBefore(now time.Time) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// lines returns where the jobs come from: the arguments, a file or standard input, one job a line. The caller calls the
-// function when it has read. A file may be a pipe, so reading it ends with ctx. Errors are usage errors.
-func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader, func(), error) {
+// lines returns a reader of the jobs, one a line: the arguments, a file or standard input. A file may be a pipe, so its
+// reads end with ctx; to open a named pipe without a writer blocks nevertheless. The caller calls done. Errors are usage
+// errors.
+func (a *app) lines(ctx context.Context, file string, urls []string) (source io.Reader, done func(), err error) {
 	if file != "" && len(urls) > 0 {
 		return nil, nil, usage("--file and URLs: only one of the two can be given")
 	}
@@ -213,10 +245,9 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader,
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
-			// Opening is not bounded by ctx: the path of a named pipe without a writer blocks here.
 			return nil, nil, usage("--file: %w", err)
 		}
-		return reading(ctx, f), func() { _ = f.Close() }, nil // it may be a pipe
+		return interruptible(ctx, f), func() { _ = f.Close() }, nil
 	case len(urls) == 0:
 		return nil, nil, usage("submit: no URL given; name one, or --file, or - for standard input")
 	}
@@ -224,28 +255,23 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (io.Reader,
 	return strings.NewReader(strings.Join(urls, "\n")), func() {}, nil
 }
 
-// parseLine reads a line: a bare URL, or a JSON job that may carry id and queue. The line is not empty. Flags fill in
-// what the line lacks. The error does not name the line's number, which the caller knows.
+// parseLine reads a line that is not empty: a bare URL, or a JSON job that may carry id and queue. It takes from the flags
+// what the line lacks, and the time of --in or --at (notBefore) in any case.
 func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
-	// encoding/json would replace invalid bytes silently.
-	if !utf8.Valid(line) {
+	if !utf8.Valid(line) { // encoding/json would replace invalid bytes
 		return jobs.Job{}, errors.New("not UTF-8 text")
 	}
 	job := jobs.Job{URL: string(line)}
-	// No URL begins with a brace.
+	// No URL begins with a brace, so one byte decides.
 	if line[0] == '{' {
 		var err error
 		if job, err = parseJSONLine(line); err != nil {
 			return jobs.Job{}, err
 		}
 	}
-	if job.Queue == "" {
-		job.Queue = f.queue
-	}
-	if job.ID == "" {
-		job.ID = f.id
-	}
-	// --in and --at are for every line, and win over the line's own time.
+	setIfZero(&job.Queue, f.queue)
+	setIfZero(&job.ID, f.id)
+	// The flag wins over the line: --in 1h is said about this call, and the line may be of an old file.
 	if !notBefore.IsZero() {
 		job.NotBefore = notBefore
 	}
@@ -253,17 +279,17 @@ func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, erro
 	return job, nil
 }
 
-// membersOf returns the members of a JSON object. A member that is given twice is an error: encoding/json would silently
-// drop one of them. The order of the members is lost, which means nothing in JSON.
+// membersOf returns the members of a JSON object. A member that is given twice is an error: encoding/json would keep the last one
+// in silence, and the job would not be the one that its author reads.
 func membersOf(line []byte) (map[string]json.RawMessage, error) {
-	// The first pass checks the syntax, so the second one need not.
+	// The first pass checks the syntax, and the second one finds members that come twice.
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(line, &fields); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
 	clear(fields)
 	dec := json.NewDecoder(bytes.NewReader(line))
-	_, _ = dec.Token() // the line was read once already
+	_, _ = dec.Token() // the brace
 	for dec.More() {
 		name, _ := dec.Token()
 		var value json.RawMessage
@@ -277,8 +303,8 @@ func membersOf(line []byte) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
-// parseJSONLine reads a JSON job. id and queue are no members of a job as published, where the subject names them, so
-// they are read apart.
+// parseJSONLine reads a JSON job. It reads id and queue apart: a job as published, whose subject names them, has no such
+// members.
 func parseJSONLine(line []byte) (job jobs.Job, err error) {
 	fields, err := membersOf(line)
 	if err != nil {
@@ -299,11 +325,11 @@ func parseJSONLine(line []byte) (job jobs.Job, err error) {
 		}
 		delete(fields, member.name)
 	}
+	// The job is decoded from JSON once more, because jobs.Job applies its rules when it is decoded.
 	rest, err := json.Marshal(fields)
 	if err != nil {
 		return job, err
 	}
-	// Unmarshal of a job applies its own rules, such as durations as strings.
 	if err := json.Unmarshal(rest, &job); err != nil {
 		return job, err
 	}

@@ -181,8 +181,47 @@ func TestJobsThatNobodyTakesAreSaidWhileWaiting(t *testing.T) {
 	if !strings.Contains(errOut, "no result yet: nosuch/0") {
 		t.Errorf("the job that goes on is not named: %q", errOut)
 	}
-	if code != exitFailed || !strings.Contains(errOut, "queue nosuch: no worker has ever served it") || !strings.Contains(errOut, "no result within 20s") {
+	if code != exitFailed || !strings.Contains(errOut, "queue nosuch: jobs wait (1) and no worker has ever served it") || !strings.Contains(errOut, "no result within 20s") {
 		t.Errorf("exit %d, %q; want %d, and what the job waits for", code, errOut, exitFailed)
+	}
+}
+
+// TestSubmitWarnsAtOnceOfAQueueWhoseJobsNobodyTakes: who does not wait sees no other hint.
+func TestSubmitWarnsAtOnceOfAQueueWhoseJobsNobodyTakes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	if code, _, errOut := gofer(t, "", "pause", "default"); code != exitOK {
+		t.Fatal(errOut)
+	}
+	in := job("/ok", nil) + "\n" + job("/ok", map[string]any{"queue": "defalt"}) + "\n"
+	code, out, errOut := gofer(t, in, "submit", "-")
+	if code != exitOK || strings.Count(out, "\n") != 2 {
+		t.Fatalf("exit %d, %q, %q; want two jobs", code, out, errOut)
+	}
+	for _, want := range []string{"queue default is paused, so its jobs wait: gofer resume default", "queue defalt: no worker has ever served it", "gofer cancel --queue defalt"} {
+		if !strings.Contains(errOut, want) {
+			t.Errorf("%q is not said in %q", want, errOut)
+		}
+	}
+}
+
+func TestTimesThatWereProbablyMeantOtherwiseAreWarnedOf(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"--wait --timeout 0.1":                "--timeout is the old name of --wait-timeout",
+		"--wait --in 1h --wait-timeout 0.1":   "no result can come within --wait-timeout 100ms: the jobs run in 1h0m0s at the earliest",
+		"--wait --in 0.001 --wait-timeout .1": "",
+		"--in 1h":                             "",
+	} {
+		_, _, errOut := gofer(t, "", append(strings.Fields("submit "+args), "http://a.test/")...)
+		if said := strings.Contains(errOut, "wait-timeout"); !strings.Contains(errOut, want) || said != (want != "") {
+			t.Errorf("submit %s: %q, want %q", args, errOut, want)
+		}
 	}
 }
 
@@ -387,4 +426,34 @@ func TestNoJetStreamIsSaid(t *testing.T) {
 	if code, _, errOut := gofer(t, "", "setup"); code != exitConfig || !strings.Contains(errOut, "JetStream is switched off") {
 		t.Errorf("setup without JetStream: exit %d, %q; want %d and what to do", code, errOut, exitConfig)
 	}
+}
+
+// TestTwoJobsOfAnIdAreSaidToBeTwo: the server accepts the id again while its job waits.
+func TestTwoJobsOfAnIdAreSaidToBeTwo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.worker(freeAddr(t))
+	url := "http://shop.test/ok"
+	submit := func(args ...string) string {
+		t.Helper()
+		code, _, errOut := gofer(t, "", append(append([]string{"submit", "--id", "twice"}, args...), url)...)
+		if code != exitOK {
+			t.Fatalf("exit %d, %q", code, errOut)
+		}
+		return errOut
+	}
+	if said := submit("--in", "1h"); said != "" {
+		t.Errorf("the first job: said %q, want nothing", said)
+	}
+	testenv.Eventually(t, "the first job to wait", func() bool {
+		_, story, _ := gofer(t, "", "job", "twice")
+		return strings.Contains(story, "is waiting\n")
+	})
+	if said := submit(); !strings.Contains(said, "job default/twice waits already. There will be one result") {
+		t.Errorf("the second job: said %q, want that the first one waits", said)
+	}
+	testenv.Eventually(t, "the second job to end", func() bool {
+		_, story, _ := gofer(t, "", "job", "twice")
+		return strings.Contains(story, "is finished and waiting\n") && strings.Contains(story, "a second job of this id waits; it will store nothing")
+	})
 }

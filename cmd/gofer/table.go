@@ -11,8 +11,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// list prints rows under a header, or on standard error that there are none: then standard output stays empty. It
-// is for people: with --json a caller prints [] itself.
+// list prints rows under a header. Without rows it prints none on standard error. It is not for --json.
 func (a *app) list(header table.Row, rows []table.Row, none string) error {
 	if len(rows) == 0 {
 		return a.err.line("%s", none)
@@ -20,8 +19,8 @@ func (a *app) list(header table.Row, rows []table.Row, none string) error {
 	return a.out.table(header, rows)
 }
 
-// table prints rows under a header. On a terminal columns are cut and the last one is wrapped, so that no line is longer than the
-// screen; in a file each row is one line. No line ends with a blank.
+// table prints rows under a header. On a terminal it cuts columns and wraps the last one, so that no line is longer than
+// the screen; in a file each row is one line.
 func (s *stream) table(header table.Row, rows []table.Row) error {
 	return s.print(render(header, rows, look{width: s.width(), coloured: s.isColoured()}) + "\n")
 }
@@ -33,18 +32,20 @@ type look struct {
 	dense    bool // columns are one blank apart, and each row is one line
 }
 
-// render makes a table of text that is safe for a terminal, without a line end. It changes the elements of rows.
+// render makes a table that is safe for a terminal, without a line end. It changes the elements of rows. The order of its steps
+// matters: cells are escaped first, then columns are left out, then the widths are fitted to what remains.
 func render(header table.Row, rows []table.Row, l look) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options = table.OptionsNoBordersAndSeparators
 	for i := range rows {
-		// Before anything else, because widths are measured on what is printed.
+		// Cells are escaped before anything else: an escaped character takes more columns, and widths are measured below.
 		rows[i] = printableRow(rows[i])
 	}
+	// A dense table is one of many on a screen, where a row of two lines would push out another row.
 	gap, wrapLast := 1, cutCell
 	if !l.dense {
-		header, rows, gap = narrowed(header, rows, l.width)
+		header, rows, gap = narrow(header, rows, l.width)
 		wrapLast = wrap.WrapSoft
 	}
 	if gap == 1 {
@@ -53,10 +54,10 @@ func render(header table.Row, rows []table.Row, l look) string {
 	t.AppendHeader(header)
 	t.AppendRows(rows)
 	var columns []table.ColumnConfig
-	fit := fitting(header, rows, l.width, gap)
+	fit := fitWidths(header, rows, l.width, gap)
 	for i := range header {
 		c := table.ColumnConfig{Number: i + 1}
-		// Without a terminal nothing is cut: programs may read the file.
+		// Without a terminal nothing is cut: a program that reads the file needs whole names.
 		if fit != nil {
 			c.WidthMax, c.WidthMaxEnforcer = fit[i], cutCell
 		}
@@ -70,13 +71,14 @@ func render(header table.Row, rows []table.Row, l look) string {
 		columns = append(columns, c)
 	}
 	t.SetColumnConfigs(columns)
+	// The library fills the last column with blanks, which would break lines on a narrower screen.
 	return regexp.MustCompile(`(?m) +$`).ReplaceAllString(t.Render(), "")
 }
 
 // cutCell cuts what does not fit into a cell. The mark counts as one column.
 func cutCell(cell string, room int) string { return wrap.Snip(cell, room, "…") }
 
-// printableRow makes a row safe for a terminal. Numbers stay numbers, because the table aligns them by their type.
+// printableRow makes a row safe for a terminal. Numbers stay numbers, because the table aligns them to the right by their type.
 func printableRow(row table.Row) table.Row {
 	out := make(table.Row, len(row))
 	for i, cell := range row {
@@ -104,29 +106,28 @@ func (s *stream) isColoured() bool { return s.hasScreen() && os.Getenv("NO_COLOR
 // hasScreen reports whether the stream is a terminal that knows colours and positions.
 func (s *stream) hasScreen() bool { return s.isTerminal() && os.Getenv("TERM") != "dumb" }
 
-// colourOf is the colour of a state; empty for none. The word stands there as well: a colour is never the only
-// sign. The words are those that the columns show, also as states in JSON. Green is good, yellow passes by itself
-// or was intended, red needs attention.
+// colourOf is the colour of a state; empty for other words. Green is good, yellow passes by itself or was intended, red
+// needs attention.
 func colourOf(state string) string {
 	switch state {
 	case "ready", "served", "ok", "up", "closed", "succeeded":
 		return green
 	case "paused", "draining", "avoided", "half open", "testing", "delayed", "retrying", "cancelled":
 		return yellow
-	case "open", "resting", "failed", "not served by any worker", "no_proxy", "site_down":
+	case "open", "resting", "failed", "not served", "no_proxy", "site_down":
 		return red
 	}
 	return ""
 }
 
-// colourCell colours a cell that is a state. The cell is printable already.
+// colourCell colours a printable cell that is a state.
 func colourCell(cell any) string {
-	// A cell that only begins like a state keeps its colour.
+	// The whole cell has to be a state: "open in 2 of 9" is less than "open", and a name may begin like a state.
 	word := fmt.Sprint(cell)
 	return paint(colourOf(word), word)
 }
 
-// paint colours a text that is printable already.
+// paint colours a printable text.
 func paint(colour, safe string) string {
 	if colour == "" {
 		return safe
@@ -136,8 +137,7 @@ func paint(colour, safe string) string {
 
 // colouredLine prints one line in a colour if colours are wanted. A pipe or a file never gets a colour.
 func (s *stream) colouredLine(colour, line string) error {
-	// First made printable, then coloured: the other way round would escape the colour.
-	line = text.Printable(line)
+	line = text.Printable(line) // before it is coloured: this would escape the colour
 	if s.isColoured() {
 		line = paint(colour, line)
 	}

@@ -8,14 +8,16 @@ import (
 	wrap "github.com/jedib0t/go-pretty/v6/text"
 )
 
+// The bounds of columns, in columns of the terminal.
 const (
-	minCell    = 6 // columns; a name that is cut to less says nothing
-	minLast    = 20
-	narrowLast = 12 // of the last column, which is wrapped, on a narrow screen
-	around     = 2  // a blank on each side of a cell
+	minCell     = 9  // no state is longer, and hardly a header
+	minLast     = 20 // of the last column, which holds sentences
+	narrowLast  = 12 // of the last column on a narrow screen
+	cellPadding = 2  // a blank on each side of a cell
 )
 
-// minWidths returns how narrow each column may become: names are cut and sentences wrapped, but a number is whole or wrong.
+// minWidths returns how narrow each column may become. Names may be cut and sentences wrapped, but not numbers: a number without
+// its last digits is a wrong number. last bounds the width that the last column needs.
 func minWidths(header table.Row, rows []table.Row, last int) []int {
 	least := make([]int, len(header))
 	for i := range header {
@@ -30,7 +32,7 @@ func minWidths(header table.Row, rows []table.Row, last int) []int {
 			}
 			cell := fmt.Sprint(row[i])
 			width := wrap.StringWidth(cell)
-			if !isWhole(cell, width) {
+			if !mustStayWhole(cell, width) {
 				width = min(width, room)
 			}
 			least[i] = max(least[i], width)
@@ -39,16 +41,17 @@ func minWidths(header table.Row, rows []table.Row, last int) []int {
 	return least
 }
 
-// isWhole reports whether a cell is a number, an age or a time, which says something else once it is cut. A name that begins with a
-// digit is longer, or short enough.
-func isWhole(cell string, width int) bool {
+// mustStayWhole reports whether a cell must not be cut, because it may be a number, an age or a time: it begins with a digit
+// and is no longer than a time.
+func mustStayWhole(cell string, width int) bool {
 	return cell != "" && cell[0] >= '0' && cell[0] <= '9' && width <= len("2030-01-02 15:04")
 }
 
-// narrowed brings a table that does not fit the screen, however much its columns give way, into a form that does: first with one
-// blank between two columns, then without columns that say nothing in any row, then without those before the last one. gap is how
-// many blanks are between two columns.
-func narrowed(header table.Row, rows []table.Row, width int) (table.Row, []table.Row, int) {
+// narrow makes a table that is wider than the screen narrower: with one blank between two columns, and, if its columns cannot be
+// cut enough, with fewer columns. First it leaves out columns that are empty in every row, then those next to the last column.
+// The first column names the row, and the last one holds the reason, so both stay. gap is how many blanks are between two
+// columns.
+func narrow(header table.Row, rows []table.Row, width int) (_ table.Row, _ []table.Row, gap int) {
 	fits := func(last, gap int) bool {
 		total := 0
 		for _, w := range minWidths(header, rows, last) {
@@ -56,39 +59,60 @@ func narrowed(header table.Row, rows []table.Row, width int) (table.Row, []table
 		}
 		return total <= width
 	}
-	if width == 0 || fits(minLast, around) {
-		return header, rows, around
+	if width == 0 || naturalWidth(header, rows)+cellPadding*len(header) <= width {
+		return header, rows, cellPadding
 	}
 	for !fits(narrowLast, 1) && len(header) > 2 {
-		leave := len(header) - 2
-		for i := leave; i > 0; i-- {
-			if saysNothing(rows, i) {
-				leave = i
+		dropped := len(header) - 2
+		for i := dropped; i > 0; i-- {
+			if isEmptyColumn(rows, i) {
+				dropped = i
 				break
 			}
 		}
-		header = slices.Delete(slices.Clone(header), leave, leave+1)
+		// Clones, because the caller keeps its table: a wider screen may have room for all of it.
+		header = slices.Delete(slices.Clone(header), dropped, dropped+1)
 		rows = slices.Clone(rows)
 		for i, row := range rows {
-			if leave < len(row) {
-				rows[i] = slices.Delete(slices.Clone(row), leave, leave+1)
+			if dropped < len(row) {
+				rows[i] = slices.Delete(slices.Clone(row), dropped, dropped+1)
 			}
 		}
 	}
 	return header, rows, 1
 }
 
-// saysNothing reports whether a column has nothing but zeros and empty cells.
-func saysNothing(rows []table.Row, column int) bool {
+// naturalWidth is the width of all columns together if only the last one is wrapped.
+func naturalWidth(header table.Row, rows []table.Row) (total int) {
+	for i := range header {
+		widest := 0
+		for _, row := range append([]table.Row{header}, rows...) {
+			if i < len(row) {
+				widest = max(widest, wrap.StringWidth(fmt.Sprint(row[i])))
+			}
+		}
+		if i == len(header)-1 {
+			widest = min(widest, minLast)
+		}
+		total += widest
+	}
+	return total
+}
+
+// isEmptyColumn reports whether a column has nothing but zeros and empty cells.
+func isEmptyColumn(rows []table.Row, column int) bool {
 	return !slices.ContainsFunc(rows, func(row table.Row) bool {
 		return column < len(row) && !slices.Contains([]string{"", "-", "0", "0s"}, fmt.Sprint(row[column]))
 	})
 }
 
-// fitting returns how wide each column may be, with gap columns between two, so that no line is longer than width: the last
-// column gives way first, then the widest of the others, then the last one once more. It is nil without a width. A screen that is
-// too narrow for all columns gets longer lines.
-func fitting(header table.Row, rows []table.Row, width, gap int) []int {
+// fitWidths returns how wide each column may be, with gap blanks between two, so that no line is longer than width. Zero width
+// means no bound: then it returns nil.
+//
+// The last column becomes narrower first, down to minLast, because it can be wrapped. Then the widest of the others are cut, down
+// to minWidths. If that does not suffice, the last column becomes narrower once more, down to narrowLast. On a screen that is too
+// narrow for all columns, lines are longer than width.
+func fitWidths(header table.Row, rows []table.Row, width, gap int) []int {
 	if width == 0 {
 		return nil
 	}
@@ -103,15 +127,14 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 	}
 	last := len(header) - 1
 	least := minWidths(header, rows, minLast)
-	give := func(column, least int) {
-		// by is never negative: a table that fits gives nothing away.
-		by := min(max(total-width, 0), max(widths[column]-least, 0))
-		widths[column], total = widths[column]-by, total-by
+	// shrink makes a column narrower, down to least, but by no more than the table is too wide.
+	shrink := func(column, least int) {
+		excess := min(max(total-width, 0), max(widths[column]-least, 0))
+		widths[column], total = widths[column]-excess, total-excess
 	}
-	// The last column can be wrapped, so it loses nothing.
-	give(last, minLast)
-	// One column of width at a time, from the widest, keeps the columns alike. There are few columns and some
-	// hundred at most to take away.
+	// The last column can be wrapped, so nothing of it is lost.
+	shrink(last, minLast)
+	// One column of the terminal at a time is taken from the widest, so the wide columns end at the same width.
 	for total > width {
 		widest := -1
 		for i, w := range widths[:last] {
@@ -119,12 +142,11 @@ func fitting(header table.Row, rows []table.Row, width, gap int) []int {
 				widest = i
 			}
 		}
-		// All are as narrow as allowed.
-		if widest < 0 {
+		if widest < 0 { // all are as narrow as they may be
 			break
 		}
-		give(widest, widths[widest]-1)
+		shrink(widest, widths[widest]-1)
 	}
-	give(last, narrowLast)
+	shrink(last, narrowLast)
 	return widths
 }

@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker/admin"
+	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
 // The longest names that the contract allows, and a site.
@@ -24,8 +27,8 @@ var (
 	longSite                     = strings.Repeat("s", 60) + "." + strings.Repeat("t", 60) + ".test:8443"
 )
 
-// TestEveryTableFitsAScreenOfEightyColumns, however long the names are that are in it, and no line ends with a blank. Sentences below a
-// table, and lists of one name a line, are as long as they are.
+// TestEveryTableFitsAScreenOfEightyColumns, however long the names are that are in it, and no line ends with a blank. Sentences
+// below a table, and lists of one name a line, are as long as they are.
 func TestEveryTableFitsAScreenOfEightyColumns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -138,16 +141,44 @@ func TestNumbersAreWholeAndColumnsThatSayNothingLeaveANarrowScreenFirst(t *testi
 		200: "name count0 count1 count2 count3 count4 count5 count6 count7 count8 count9 count10 count11 state", 80: "name count0 count1 count2 count3 count5 count7 count9 count11 state",
 		50: "name count1 count3 count5 count7 state",
 	} {
-		got, rows, gap := narrowed(header, []table.Row{row}, width)
+		got, rows, gap := narrow(header, []table.Row{row}, width)
 		if strings.Trim(fmt.Sprint(got), "[]") != want || len(rows[0]) != len(got) {
 			t.Errorf("%d columns: got %v and %d cells, want %s", width, got, len(rows[0]), want)
 		}
 		total := 0
-		for _, w := range fitting(got, rows, width, gap) {
+		for _, w := range fitWidths(got, rows, width, gap) {
 			total += w + gap
 		}
 		if total > width {
 			t.Errorf("%d columns: the table needs %d", width, total)
+		}
+	}
+}
+
+// TestEightyColumnsShowTheQueuesAndSitesWhole: one blank between two columns makes the room that the headers need.
+func TestEightyColumnsShowTheQueuesAndSitesWhole(t *testing.T) {
+	t.Parallel()
+	queues, queueRows := queueTable([]queueRow{{QueueState: client.QueueState{Queue: "default", Running: 5}, Served: true, NoProxy: 1234}, {QueueState: client.QueueState{Queue: "reports"}}})
+	sites, siteRows := siteTable([]*admin.FleetSite{{Site: "gone.test", State: "resting", Workers: map[string]int{"resting": 1}, Attempts: 1234, Reason: "test_failed",
+		Classes: rollup.Classes{Status2xx: 1445, Status4xx: 60, Status5xx: 21, None: 34}, Failures: map[string]int64{"proxy": 12, "unclear": 345}}})
+	// The name would be cut for the sake of blanks.
+	if _, _, gap := narrow(table.Row{"job", "state"}, []table.Row{{strings.Repeat("j", 60), strings.Repeat("r", 100)}}, 82); gap != 1 {
+		t.Errorf("%d blanks between columns that do not fit, want 1", gap)
+	}
+	for name, c := range map[string]struct {
+		header table.Row
+		rows   []table.Row
+	}{"queues": {queues, queueRows}, "sites": {sites, siteRows}} {
+		text := render(c.header, c.rows, look{width: 80})
+		for _, column := range c.header {
+			if !strings.Contains(text, strings.ToUpper(fmt.Sprint(column))) {
+				t.Errorf("%s: the header %q is cut or missing:\n%s", name, column, text)
+			}
+		}
+		for _, word := range map[string][]string{"queues": {"default", "not served"}, "sites": {"gone.test", "resting"}}[name] {
+			if !strings.Contains(text, word) {
+				t.Errorf("%s: %q is cut:\n%s", name, word, text)
+			}
 		}
 	}
 }

@@ -238,7 +238,7 @@ func TestAForcedEndRestoresATerminalThatTakesNothingMore(t *testing.T) {
 			}
 		}
 		flow(unix.TCOOFF)
-		a.interrupts.leave(exitSignalled, "")
+		a.interrupts.exitNow(exitSignalled, "")
 		if got := <-ended; got != before {
 			t.Errorf("mode at the end: got %+v, want %+v", got, before)
 		}
@@ -290,7 +290,7 @@ func TestTopNamesAQuestionThatIsOpenForLong(t *testing.T) {
 		if got := strings.Join(shown.lines(look{dense: true}, 0), "\n"); !strings.Contains(got, "No answer yet: sites.") || strings.Contains(got, "No sites.") {
 			t.Errorf("a screen that knows nothing yet: got %s", got)
 		}
-		shown.take(topAnswer{what: "sites", keep: func() {}, next: time.Now().Add(2 * time.Second)})
+		shown.take("sites", func() {}, nil, time.Now().Add(2*time.Second))
 		if got := strings.Join(shown.lines(look{dense: true}, 0), "\n"); len(shown.now.Missing) != 0 || !strings.Contains(got, "No sites.") {
 			t.Errorf("after the answer: got %v, want nothing missing, on %s", shown.now.Missing, got)
 		}

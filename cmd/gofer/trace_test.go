@@ -9,6 +9,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 const (
@@ -60,9 +61,13 @@ func TestATraceTravelsWithItsJob(t *testing.T) {
 		t.Errorf("the retry event has the trace %+v: %s; want that of the job, which was scheduled", got, event.Data)
 	}
 	letters := client.New(w.client)
-	letter, err := letters.DeadLetter(t.Context(), client.Key{Queue: "default", ID: "invalid"})
-	if err != nil || letter.Result.Trace != want {
-		t.Fatalf("the dead letter has the trace %+v, %v", letter.Result.Trace, err)
+	var letter client.DeadLetter
+	testenv.Eventually(t, "the dead letter, which follows the result", func() bool {
+		letter, err = letters.DeadLetter(t.Context(), client.Key{Queue: "default", ID: "invalid"})
+		return err == nil
+	})
+	if letter.Result.Trace != want {
+		t.Fatalf("the dead letter has the trace %+v", letter.Result.Trace)
 	}
 	ack, err := letters.Replay(t.Context(), letter)
 	if err != nil {

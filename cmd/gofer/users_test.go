@@ -92,6 +92,23 @@ func TestShippedUsersMayShowAndSteerTheFleet(t *testing.T) {
 	}
 }
 
+// TestAPublisherSubmitsWithoutNoise: he may not look at consumers, so he gets no hint about the queue, and no complaint either.
+func TestAPublisherSubmitsWithoutNoise(t *testing.T) {
+	w := deployed(t)
+	w.as("worker")
+	w.named("w1")
+	w.as("publisher")
+	if code, out, errOut := gofer(t, "", "submit", "--queue", "default", "http://shop.test/ok"); code != exitOK || out == "" || errOut != "" {
+		t.Errorf("gofer submit: exit %d, %q, %q; want the id alone", code, out, errOut)
+	}
+	for verb, args := range map[string][]string{"events": {"events", "--queue", "nope", "--until-now"}, "results": {"results", "--queue", "nope", "--limit", "1"}} {
+		w.as("reader")
+		if _, _, errOut := gofer(t, "", args...); strings.Contains(errOut, "no worker has ever served") || strings.Contains(errOut, "CONSUMER.INFO.GOFER_JOBS") {
+			t.Errorf("gofer %s: a reader is told of consumers that he may not see: %q", verb, errOut)
+		}
+	}
+}
+
 func TestPublisherMayNotSteerTheFleet(t *testing.T) {
 	testenv.Long(t)
 	w := deployed(t)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,10 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// addVerbs adds all verbs, in the groups in which help lists them. Each verb has a file of its own name, and its
-// command is made by one function. A verb that is missing here is in neither help nor cmd/gofer/README.md.
+// addVerbs adds all verbs, in the groups and in the order in which help lists them. Each verb has a file of its name.
 func (a *app) addVerbs(root *cobra.Command) {
-	// The order is that of help.
 	for _, group := range []struct {
 		id, title string
 		verbs     []*cobra.Command
@@ -32,7 +31,7 @@ func (a *app) addVerbs(root *cobra.Command) {
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, verb := range group.verbs {
-			// cobra panics on a group that does not exist, so the group is added first.
+			// cobra panics on a verb whose group does not exist, so AddGroup comes before AddCommand.
 			verb.GroupID = group.id
 		}
 		root.AddCommand(group.verbs...)
@@ -40,30 +39,46 @@ func (a *app) addVerbs(root *cobra.Command) {
 	// cobra adds help and completion itself.
 	root.SetHelpCommandGroupID("run")
 	root.SetCompletionCommandGroupID("run")
+	root.InitDefaultCompletionCmd()
+	// Without a function of its own, completion prints its help for a shell that it does not know, with exit code 0.
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.Args, completion.RunE = args(cobra.NoArgs), root.RunE
+	}
 	suggest(root)
 	a.completeValues(root)
 }
 
-// suggest names verbs by words that people try first. A word that several verbs have suggests all of them.
+// verbGroup is a verb that only groups others. Without one of them it prints its help.
+func verbGroup(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	group := &cobra.Command{
+		Use: use, Short: short, Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	group.AddCommand(verbs...)
+	return group
+}
+
+// suggest names verbs by words that people try first: those of other queues, of shells and of orchestrators. A word that several
+// verbs have suggests all of them.
 func suggest(root *cobra.Command) {
-	// They are words of other queues and of the shell. cobra offers the verb when one of them is typed.
 	words := map[string][]string{
-		"doctor": {"status", "check"}, "rollups": {"stats", "metrics"}, "events": {"logs", "log", "watch"}, "queues": {"ls", "list"}, "dead": {"retry", "replay", "failed"},
-		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool", "strategy"}, "worker": {"start", "serve"}, "results": {"result"},
+		"doctor": {"status", "check"}, "rollups": {"stats", "metrics"}, "events": {"logs", "log", "watch"}, "queues": {"ls", "list"},
+		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool"}, "worker": {"start", "serve"}, "results": {"result"},
 	}
 	for _, verb := range root.Commands() {
 		verb.SuggestFor = append(verb.SuggestFor, words[verb.Name()]...)
 	}
 }
 
-// flagError explains a flag that does not exist by the one that was probably meant. The error has exit code 2.
+// flagError explains a flag that does not exist by the one that was probably meant. cobra calls it for each error of parsing, and
+// would report exit code 1. The error has exit code 2.
 func flagError(cmd *cobra.Command, err error) error {
 	missing, ok := errors.AsType[*pflag.NotExistError](err)
 	if !ok {
 		// Other mistakes, such as a flag without its value, explain themselves.
 		return usage("%w", err)
 	}
-	// Hidden flags are old names, which nobody should learn.
+	// Hidden flags are old names that still work. They are not suggested, because nobody should learn them now.
 	var known []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
@@ -71,11 +86,16 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	name := strings.TrimLeft(missing.GetSpecifiedName(), "-")
-	// One letter is near to too many flags.
-	if near := text.Nearest(name, known, 2); near != "" && len(name) > 1 {
-		return usage("%w, did you mean --%s?", err, near)
+	near := []string{text.Nearest(name, known, 2)}
+	// A single letter is at most two edits away from many names, so Nearest is of no use: the flags that begin with it are meant.
+	if len(name) == 1 {
+		near = slices.DeleteFunc(known, func(flag string) bool { return !strings.HasPrefix(flag, name) })
 	}
-	// A worker has no flags, so who tries one looks for a variable.
+	// More than three suggestions are no help.
+	if len(near) > 0 && len(near) <= 3 && near[0] != "" {
+		return usage("%w, did you mean --%s?", err, strings.Join(near, " or --"))
+	}
+	// A worker has no flags of its own, so whoever tries one looks for a variable.
 	if cmd.Name() == "worker" {
 		return usage("%w: the environment configures a worker, see gofer config usage", err)
 	}

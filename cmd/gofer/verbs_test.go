@@ -10,6 +10,8 @@ func TestMisspeltFlagsAndVerbsNameTheOneThatWasMeant(t *testing.T) {
 	for args, want := range map[string]string{
 		"submit --wiat http://a.test/": "did you mean --wait?", "submit --quue x http://a.test/": "did you mean --queue?", "worker --concurrency 5": "see gofer config usage",
 		"status": "did you mean doctor?", "stats": "did you mean rollups?", "sumbit": "did you mean submit?",
+		"submit -q x http://a.test/": "did you mean --queue?", "submit -f x": "did you mean --fail or --file?", "help sumbit": "did you mean submit?",
+		"retry": "did you mean dead replay?", "completion tcsh": `no verb "tcsh"`, "jobs ls --state failed": "gofer results lists the jobs that have ended",
 	} {
 		code, _, errOut := gofer(t, "", strings.Fields(args)...)
 		if code != exitUsage || !strings.Contains(errOut, want) {

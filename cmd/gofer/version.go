@@ -10,12 +10,12 @@ import (
 // version is set by the build (-ldflags -X main.version=…); a plain go build takes it from the module or its checkout.
 var version string
 
-// noVersion is a build from files that nobody versioned. It is a semantic version, for NATS shows no other one.
+// noVersion is the version of a build from files without version control. It is a semantic version, because NATS shows no
+// other one.
 const noVersion = "v0.0.0-devel"
 
 // buildVersion returns the version of this program: what the build has set, or what Go has recorded.
 func buildVersion() string {
-	// A release sets it.
 	if version != "" {
 		return version
 	}
@@ -26,9 +26,10 @@ func buildVersion() string {
 	return versionOf(info)
 }
 
-// versionOf is the module's version: that of a release, or the time and revision of a checkout, as go build writes it. A build
-// with -buildvcs=false, or from files without a repository, has none.
+// versionOf returns the module's version as go build records it: that of a release, or of a checkout. Without a record it
+// is that of the revision, in the same form, or noVersion.
 func versionOf(info *debug.BuildInfo) string {
+	// A build by go install, or of a checkout with tags, has a version here; (devel) stands for none.
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
@@ -41,7 +42,7 @@ func versionOf(info *debug.BuildInfo) string {
 	if revision == "" {
 		return noVersion
 	}
-	// Twelve digits are what Go uses in pseudo-versions.
+	// The form is that of Go's pseudo-versions, which have twelve digits of the revision.
 	v := "v0.0.0-" + revision[:min(len(revision), 12)]
 	// go build marks a changed checkout in the same way.
 	if settings["vcs.modified"] == "true" {
@@ -50,8 +51,8 @@ func versionOf(info *debug.BuildInfo) string {
 	return v
 }
 
-// buildRevision returns the revision of the source if the program was built from a checkout, else "unknown". "-changed"
-// means that the checkout had changes. The metric gofer_build_info shows it.
+// buildRevision returns the revision of the source if the program was built from a checkout, else "unknown". "-changed" means
+// that the checkout had changes. The metric gofer_build_info shows it, so that two builds with one version can be told apart.
 func buildRevision() string {
 	revision, changed := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -67,7 +68,7 @@ func buildRevision() string {
 	return revision + changed
 }
 
-// versionCommand prints the version, that of Go, and the platform. It needs neither a configuration nor a server.
+// versionCommand prints the version, that of Go, and the platform.
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -272,8 +273,15 @@ func TestRunningJobCanBeCancelled(t *testing.T) {
 	if r := w.result("stop-me"); r.Outcome != jobs.Cancelled {
 		t.Errorf("outcome = %s, want cancelled", r.Outcome)
 	}
-	if code, _, _ := gofer(t, "", "cancel", "stop-me"); code != exitFailed {
-		t.Errorf("cancelling a finished job: exit %d, want %d", code, exitFailed)
+	s := &session{client: client.New(w.client)}
+	if err := s.cancel(t.Context(), client.Key{Queue: "default", ID: "stop-me"}); !errors.Is(err, client.ErrFinished) {
+		t.Errorf("cancelling a finished job: %v, want %v", err, client.ErrFinished)
+	}
+	for _, ids := range [][]string{{"stop-me"}, {"stop-me", "nosuch"}} {
+		code, _, errOut := gofer(t, "", append([]string{"cancel", "--yes"}, ids...)...)
+		if code != exitFailed || !strings.Contains(errOut, "job default/stop-me was cancelled at 20") || !strings.Contains(errOut, "so there is nothing to cancel") {
+			t.Errorf("cancelling a finished job: exit %d, %q; want %d, and how it ended", code, errOut, exitFailed)
+		}
 	}
 }
 

@@ -15,8 +15,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// workersCommand lists the workers that answer in time, sorted by name. Workers that run and do not answer are
-// noted.
+// workersCommand lists the workers that answer in time, and notes those that run and do not answer.
 func (a *app) workersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "workers", Short: "List the workers that run and how they stand", Args: args(cobra.NoArgs),
@@ -31,10 +30,9 @@ func (a *app) workersCommand() *cobra.Command {
 			}
 			var rows []table.Row
 			for _, w := range list {
-				// The order of the cells is that of the header below.
 				rows = append(rows, table.Row{
 					w.Worker, w.Version, time.Since(w.StartedAt).Round(time.Second), fmt.Sprintf("%d/%d", w.Running(), w.Slots),
-					weights(w.Queues), counts(w.Proxies), stateOf(w),
+					queueWeights(w.Queues), countsText(w.Proxies), stateOf(w),
 				})
 			}
 			return a.out.table(table.Row{"worker", "version", "up", "jobs", "queues", "proxies", "state"}, rows)
@@ -42,21 +40,22 @@ func (a *app) workersCommand() *cobra.Command {
 	}
 }
 
-// askWorkers asks each worker how it stands. The answers are sorted by name. The error is a control.ErrNoWorkers if
-// none answers in time.
+// askWorkers asks each worker for its state. The answers are sorted by name. The error is a control.ErrNoWorkers if none
+// answers in time.
 func askWorkers(ctx context.Context, s *session, request control.WorkersRequest) ([]control.Status, error) {
 	list, err := askFleet[control.Status](ctx, s, control.Workers, request, 0)
 	sortWorkers(list)
 	return list, err
 }
 
-// sortWorkers sorts by name. Workers of the same name come in any order.
+// sortWorkers sorts by name. Answers come in any order, and a table whose rows jump between two calls is hard to read.
 func sortWorkers(list []control.Status) {
 	slices.SortFunc(list, func(a, b control.Status) int { return cmp.Compare(a.Worker, b.Worker) })
 }
 
-// weights shows the queues as GOFER_QUEUES is written: name and weight. The order is that of the worker.
-func weights(queues []control.Queue) string {
+// queueWeights shows queues and their weights in the form of GOFER_QUEUES, so that the text can be copied into the environment of
+// another worker.
+func queueWeights(queues []control.Queue) string {
 	var out []string
 	for _, q := range queues {
 		out = append(out, fmt.Sprintf("%s:%d", q.Queue, q.Weight))
@@ -64,17 +63,18 @@ func weights(queues []control.Queue) string {
 	return strings.Join(out, ",")
 }
 
-// counts shows how many proxies are in which state of their breaker, in alphabetical order of the states.
-func counts(states map[string]int) string {
+// countsText shows how many proxies are in which state of their breaker.
+func countsText(states map[string]int) string {
 	var out []string
+	// Sorted, so that two lines of the table can be compared.
 	for _, state := range slices.Sorted(maps.Keys(states)) {
 		out = append(out, fmt.Sprintf("%d %s", states[state], state))
 	}
 	return strings.Join(out, ", ")
 }
 
-// stateOf is a worker's state in words. A worker that is not ready names its reasons. Draining comes first, because
-// a worker that drains is not ready either.
+// stateOf is a worker's state in words. A worker that drains is not ready either, so draining comes first. A worker that is not
+// ready gives its reasons.
 func stateOf(w control.Status) string {
 	switch {
 	case w.Draining:

@@ -19,16 +19,15 @@ func (c *Client) HandBack(ctx context.Context, msg delivered) error {
 // errNoReply: the message did not come from a consumer.
 var errNoReply = errors.New("the message cannot be answered")
 
-// Answer sends an ack, such as "+WPI", as a request and waits until the server has confirmed it, which nats.go does for an
-// ordinary ack only.
-func (c *Client) Answer(ctx context.Context, action string, msg delivered, word string) error {
+// Answer sends an ack, such as "+WPI", and waits until the server has confirmed it. nats.go waits only for a plain ack.
+func (c *Client) Answer(ctx context.Context, action string, msg delivered, ack string) error {
 	if msg.Reply() == "" {
 		return fmt.Errorf("%s: %w", action, errNoReply)
 	}
 	// The bound holds even if the caller's context never ends: a lost answer never comes.
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	if _, err := c.request(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte(word)}); err != nil {
+	if _, err := c.request(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte(ack)}); err != nil {
 		return fmt.Errorf("%s: %w", action, err)
 	}
 	return nil

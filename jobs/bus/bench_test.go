@@ -72,7 +72,7 @@ func BenchmarkPark(b *testing.B) {
 	in := install(b, bus.Settings{})
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		_, err := stream.New(in.Client).Schedule(b.Context(), "default", fmt.Sprint("p", i), []byte("https://example.com/"), jobs.Progress{}, time.Now().Add(time.Hour))
+		_, err := stream.New(in.Client).Schedule(b.Context(), "default", fmt.Sprint("p", i), []byte("https://example.com/"), &jobs.Progress{}, time.Now().Add(time.Hour))
 		must(b, err)
 	}
 }

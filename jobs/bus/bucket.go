@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -14,7 +15,7 @@ type bucket struct {
 }
 
 // Bucket binds one of the installation's buckets, such as "proxies". Errors, also those of the bucket's own calls:
-// ErrNotSetUp, ErrNoLeader, ErrPermission; any other one of nats.go as it is.
+// ErrNotSetUp, ErrNoLeader, ErrPermission, ErrBucketFull; any other one of nats.go as it is.
 func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
 	name := c.names.Bucket(kind)
 	// Binding sends requests to these subjects; a refusal of one of them ends the call.
@@ -30,8 +31,12 @@ func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, e
 // write runs do, which publishes to the subject of a key (NATS ADR-8), and explains its error.
 func (b bucket) write(ctx context.Context, key string, do func(context.Context) error) error {
 	err := b.client.refusals.watch(ctx, do, "$KV."+b.Bucket()+"."+key)
+	action := "write " + key + " to bucket " + b.Bucket()
+	if IsFull(err) {
+		return fmt.Errorf("%s: %w (%w)", action, ErrBucketFull, err)
+	}
 	// A bucket is a stream, so the error can say that it is missing or without a leader.
-	return b.client.ExplainPublish(ctx, "write "+key+" to bucket "+b.Bucket(), "KV_"+b.Bucket(), err)
+	return b.client.ExplainPublish(ctx, action, "KV_"+b.Bucket(), err)
 }
 
 // Put stores a value and returns its revision. Errors as Bucket has them.
@@ -53,8 +58,8 @@ func (b bucket) Delete(ctx context.Context, key string, opts ...jetstream.KVDele
 	return b.write(ctx, key, func(ctx context.Context) error { return b.KeyValue.Delete(ctx, key, opts...) })
 }
 
-// Get reads the newest value of a key. Errors: jetstream.ErrKeyNotFound, and those of Bucket. It may be answered by
-// direct get or by the stream's leader, so both subjects are watched for a refusal.
+// Get reads the newest value of a key, from a replica or from the stream's leader: a refusal of either request ends it. Errors:
+// jetstream.ErrKeyNotFound, and those of Bucket.
 func (b bucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
 	stream := "KV_" + b.Bucket()
 	entry, err := call(ctx, b.client.refusals, func(ctx context.Context) (jetstream.KeyValueEntry, error) {

@@ -12,12 +12,13 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Client speaks to one gofer installation. Make one with New; it may be shared by any number of goroutines and needs no
-// closing, only its connection does.
+// Client sends the requests of clients and workers to one gofer installation. Make one with New. Any number of goroutines
+// may use it. Only its connection needs closing.
 type Client struct {
 	nc       *nats.Conn
 	js       watched
@@ -25,8 +26,12 @@ type Client struct {
 	domain   string // of JetStream; empty for that of the server
 	refusals *refusals
 	confirms *confirmations
-	// It is an atomic pointer, because Ensure may run while another goroutine asks for Domain.
-	answers atomic.Pointer[string] // the domain that JetStream itself names
+	outbox   *outbox
+	// whyNoAnswer lets publishes that fail together share one question about their stream.
+	whyNoAnswer singleflight.Group
+	// ownDomain is the domain that JetStream names as its own; nil before it was asked. Ensure may store it while another
+	// goroutine calls Domain.
+	ownDomain atomic.Pointer[string]
 
 	mu     sync.Mutex            // guards bodies
 	bodies jetstream.ObjectStore // bound at first use
@@ -46,23 +51,23 @@ func NewWithDomain(nc *nats.Conn, names jobs.Names, domain string) (*Client, err
 		return nil, fmt.Errorf("prepare JetStream: %w", err)
 	}
 	// One subscription for all answers is made at the first publish, not here.
-	confirms := &confirmations{nc: nc}
+	outbox := &outbox{nc: nc}
+	confirms := &confirmations{nc: nc, outbox: outbox}
 	refusals := watchRefusals(nc, confirms.refuse)
-	return &Client{nc: nc, js: watched{js, refusals}, names: names, domain: domain, refusals: refusals, confirms: confirms}, nil
+	return &Client{nc: nc, js: watched{js, refusals}, names: names, domain: domain, refusals: refusals, confirms: confirms, outbox: outbox}, nil
 }
 
 // Domain is the domain that JetStream names as its own; empty if it has none, or before Ensure or Plan has asked.
 func (c *Client) Domain() string {
-	if domain := c.answers.Load(); domain != nil {
+	if domain := c.ownDomain.Load(); domain != nil {
 		return *domain
 	}
 	return ""
 }
 
-// inDomain returns the subject to which a request to the JetStream API has to be sent: that of the domain, if there is
-// one.
+// inDomain returns the subject of a request to the JetStream API in the client's domain.
 func (c *Client) inDomain(subject string) string {
-	// nats.go does the same for its own requests; this is for those that it does not have.
+	// nats.go does the same for its own requests; this is for the requests that nats.go lacks.
 	if rest, ok := strings.CutPrefix(subject, api); ok && c.domain != "" {
 		return "$JS." + c.domain + ".API." + rest
 	}
@@ -103,9 +108,11 @@ func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck,
 // one. The message must carry no Nats-Msg-Id: the server would confirm a duplicate as if it had stored it, and it would
 // be unknown which of two messages is kept.
 func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
-	// The guard is checked by the leader of the stream when it stores the message, so of any number of
-	// publishers one wins.
-	msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
+	// The leader of the stream checks the guard when it stores the message, so of any number of publishers one wins.
+	// The header is set once, because the outbox may still read it for an earlier attempt.
+	if msg.Header.Get(jetstream.ExpectedLastSubjSeqHeader) != "0" {
+		msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
+	}
 	return Plain(c.confirms.publish(ctx, msg, publishTimeout))
 }
 
@@ -139,8 +146,7 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	msg, err := c.request(ctx, &nats.Msg{Subject: directGet + target, Data: body})
-	// nats.go takes an answer with status 503 and no payload for a missing responder. A stored message may carry
-	// that status, so the answer is examined here.
+	// A stored message may have the status by which nats.go recognises that nobody answers.
 	if errors.Is(err, nats.ErrNoResponders) {
 		msg, err = c.requestRaw(ctx, directGet+target, body)
 	}
@@ -156,32 +162,31 @@ func (c *Client) direct(ctx context.Context, target string, request map[string]a
 	return msg, err
 }
 
-// directGet begins the subject of a request that any replica of a stream answers. Direct get has to be allowed
-// on the stream, which Inspect checks (allow_direct).
+// directGet is the beginning of the subject of a request that any replica of a stream answers, if its settings allow that
+// (allow_direct).
 const directGet = api + "DIRECT.GET."
 
-// MaxSubjects is how many are looked up in one request, answerBytes about how much comes back.
 const (
+	// MaxSubjects bounds the subjects of one request of LastMessages.
 	MaxSubjects = 512
-	answerBytes = 8 << 20
+	answerBytes = 8 << 20 // after about so many the server ends an answer
 )
 
 // LastMessages reads the newest message of each subject that has one, at most MaxSubjects of them. The server may cut the
-// answer short at answerBytes; the caller asks again for what is missing. An error of use ends it and comes back.
+// answer short at answerBytes; the caller asks again for what is missing. An error of use ends it and is returned.
 func (c *Client) LastMessages(ctx context.Context, stream string, subjects []string, use func(*nats.Msg) error) error {
-	body, err := json.Marshal(map[string]any{"multi_last": subjects, "max_bytes": answerBytes})
-	if err != nil {
-		return err
-	}
-	_, err = c.readBatch(ctx, stream, body, len(subjects), use)
+	_, err := c.readBatch(ctx, stream, map[string]any{"multi_last": subjects, "max_bytes": answerBytes}, len(subjects), use)
 	return err
 }
 
-// readBatch sends a request for several messages, at most limit, and calls use for each message of the answer, except those whose
-// headers cannot be read.
-func (c *Client) readBatch(ctx context.Context, stream string, request []byte, limit int, use func(*nats.Msg) error) (end batchEnd, err error) {
-	// A batch comes as several messages to one inbox, so a request of nats.go, which takes the first answer,
-	// does not do.
+// readBatch sends a request for several messages, at most limit, and calls use for each message of the answer, except those
+// whose headers cannot be read.
+func (c *Client) readBatch(ctx context.Context, stream string, request map[string]any, limit int, use func(*nats.Msg) error) (end batchEnd, err error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return end, err
+	}
+	// A batch comes as several messages to one inbox, and a request of nats.go takes only the first one.
 	answers, err := c.openInbox(c.nc.NewInbox(), limit)
 	if err != nil {
 		return end, err
@@ -189,7 +194,7 @@ func (c *Client) readBatch(ctx context.Context, stream string, request []byte, l
 	defer answers.close()
 	subject := directGet + stream
 	err = c.refusals.watch(ctx, func(ctx context.Context) error {
-		err := c.nc.PublishRequest(c.inDomain(subject), answers.sub.Subject, request)
+		err := c.Send(subject, answers.sub.Subject, body)
 		if err == nil {
 			end, err = c.readAnswers(ctx, stream, answers, use)
 		}
@@ -198,7 +203,7 @@ func (c *Client) readBatch(ctx context.Context, stream string, request []byte, l
 	return end, err
 }
 
-// readAnswers uses the messages of an answer until its end.
+// readAnswers calls use for each message of an answer, and returns its end.
 func (c *Client) readAnswers(ctx context.Context, stream string, answers inbox, use func(*nats.Msg) error) (batchEnd, error) {
 	for {
 		msg, err := answers.next(ctx)
@@ -207,8 +212,7 @@ func (c *Client) readAnswers(ctx context.Context, stream string, answers inbox, 
 		}
 		switch found, err := c.isMessage(stream, msg); {
 		case errors.Is(err, errHeaders):
-			// Such a message is skipped, because its sequence cannot be trusted.
-			continue
+			continue // its sequence cannot be trusted
 		case err != nil:
 			return batchEnd{}, err
 		case !found:
@@ -223,14 +227,13 @@ func (c *Client) readAnswers(ctx context.Context, stream string, answers inbox, 
 // request sends a message and waits for its answer. It returns at once if the server refuses the message to this user.
 func (c *Client) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
 	subject := msg.Subject
-	// The refusal names the subject as it was mapped by the server, so the plain subject is watched; see
-	// isAbout.
+	// A refusal names the subject as the server maps it, so the subject without the domain is watched: see isAbout.
 	msg.Subject = c.inDomain(subject)
 	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) { return c.nc.RequestMsgWithContext(ctx, msg) }, subject)
 }
 
-// requestRaw is request for answers that may be stored messages: nats.go would take one with status 503 and no payload
-// for a missing responder.
+// requestRaw is request for answers that may be stored messages. From a message with status 503 and no payload, request
+// would conclude that nobody answers.
 func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
 	answers, err := c.openInbox(c.nc.NewInbox(), 1)
 	if err != nil {
@@ -238,7 +241,7 @@ func (c *Client) requestRaw(ctx context.Context, subject string, body []byte) (*
 	}
 	defer answers.close()
 	return call(ctx, c.refusals, func(ctx context.Context) (*nats.Msg, error) {
-		if err := c.nc.PublishRequest(c.inDomain(subject), answers.sub.Subject, body); err != nil {
+		if err := c.Send(subject, answers.sub.Subject, body); err != nil {
 			return nil, err
 		}
 		return answers.next(ctx)
@@ -267,8 +270,8 @@ func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, requestTimeout)
 }
 
-// longestSubject bounds a subject, in bytes. A server closes the connection at a control line of more than 4 KiB, which
-// also holds the subject of the answer and the prefix of the API.
+// longestSubject bounds a subject, in bytes. A server closes a connection that sends a control line of more than 4 KiB,
+// which may also hold the subject of the answer and the prefix of the API.
 const longestSubject = 1024
 
 // Publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
@@ -276,7 +279,7 @@ func Publishable(subject string) bool {
 	if len(subject) > longestSubject {
 		return false
 	}
-	// Each token is checked, for a wildcard in one of them would name other subjects.
+	// A wildcard in any token would name other subjects.
 	for token := range strings.SplitSeq(subject, ".") {
 		if token == "" || token == "*" || token == ">" || strings.ContainsAny(token, " \t\r\n\f\x00") {
 			return false

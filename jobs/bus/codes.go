@@ -39,7 +39,7 @@ func Classify(code jetstream.ErrorCode) Class {
 		10063, 10158, 10163, 10164, 10180, // another write is in flight, or a replica is behind
 		10124, 10226, // a stream that is being moved
 		10167, 10176, 10208, 10210, 10211, // too much at once; a batch that has to be sent again
-		10172, // MendRollups repairs it
+		10172, // a broken counter: no stream of gofer has counters
 		10225: // the stream was created again
 		return Temporary
 	case 10002, 10023, 10028, 10047:
@@ -113,7 +113,7 @@ func IsPermanent(err error) bool {
 	if err == nil {
 		return false
 	}
-	// A code decides before anything else. Errors without one come from the client or the network.
+	// Errors without a code come from the client or the network.
 	if class := classOf(err); class != 0 {
 		return class == Refused || class == Misconfigured
 	}
@@ -124,8 +124,8 @@ func IsPermanent(err error) bool {
 }
 
 // CuredByWaiting reports whether a set-up that failed with err may succeed later without a change of the server, the
-// account, the streams or the environment. A new stream for which there is no room needs larger limits; a cluster with
-// too few servers for it says so with code 10023.
+// account, the streams or the environment. Waiting makes no room for a new stream: its limits are too large. Only a cluster
+// with too few servers, which answers with code 10023, may get more of them.
 func CuredByWaiting(err error) bool {
 	code, _ := apiError(err)
 	// A new stream that finds no room would wait for ever, since its limits are too large. Only a cluster that
@@ -139,10 +139,10 @@ func IsUnstorable(err error) bool {
 	return err != nil && (classOf(err) == Refused || isUnsendable(err))
 }
 
-// isUnsendable reports whether the client itself found the error, before it sent the message.
+// isUnsendable reports whether the client itself found that the message cannot be sent or stored.
 func isUnsendable(err error) bool {
 	for _, e := range []error{
-		ErrNoSubject, ErrTooLarge, nats.ErrMaxPayload, nats.ErrBadHeaderMsg, nats.ErrInvalidMsg, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
+		ErrNoSubject, ErrTooLarge, errNeverFits, nats.ErrMaxPayload, nats.ErrBadHeaderMsg, nats.ErrInvalidMsg, nats.ErrBadSubject, nats.ErrHeadersNotSupported,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -17,31 +17,31 @@ import (
 // confirmations receives the server's answers to publishes by one subscription. nats.go would make a context, an inbox
 // token of random characters and a decoder for each publish, which costs more than the publish itself.
 type confirmations struct {
-	nc    *nats.Conn
-	rooms sync.Pool // of *room
+	nc      *nats.Conn
+	outbox  *outbox
+	waiters sync.Pool // of *waiter
 
 	// mu is never held while a message is sent.
 	mu      sync.Mutex // guards the fields below
 	inbox   string     // with the dot before the token; empty before the first publish
 	last    uint64     // the newest token
-	pending map[uint64]*room
+	pending map[uint64]*waiter
 }
 
-// room is where one publish waits for its answer. It is used again afterwards.
-type room struct {
+// waiter receives the answer to one publish. Later publishes use it again.
+type waiter struct {
 	subject string
 	answer  chan answer // has room for the only answer
 	timer   *time.Timer
 }
 
-// answer is a message, or why there is none.
+// answer is a message, or the reason why there is none: exactly one field is set.
 type answer struct {
 	msg *nats.Msg
-	// Exactly one of the two is set.
 	err error
 }
 
-// As in nats.go: for a moment during a change of leaders, no server answers.
+// The numbers are those of nats.go. While the leader changes, no stream answers for a moment.
 const (
 	unansweredTries = 3
 	unansweredDelay = 250 * time.Millisecond
@@ -62,7 +62,7 @@ func (c *confirmations) publish(ctx context.Context, msg *nats.Msg, limit time.D
 		}
 		// The whole answer is handed on: an error of the server is an answer, too.
 		if !isUnanswered(got) {
-			return confirmed(got.Data)
+			return ackError(got.Data)
 		}
 		if tries == unansweredTries {
 			return jetstream.ErrNoStreamResponse
@@ -80,10 +80,10 @@ func isUnanswered(msg *nats.Msg) bool {
 	return len(msg.Data) == 0 && msg.Header.Get("Status") == "503"
 }
 
-// confirmed reads a confirmation. The first case reads nearly all of them.
-func confirmed(data []byte) error {
-	// Parsing JSON for each publish would cost more than the rest of the path. The prefix, with a name that is
-	// not empty and no error behind it, is enough.
+// ackError returns the error in the server's answer to a publish; nil if the message is stored.
+func ackError(data []byte) error {
+	// To parse JSON would cost more than the rest of a publish. Nearly all answers begin with the name of a stream and
+	// hold no error, which is enough.
 	if rest, found := bytes.CutPrefix(data, []byte(`{"stream":"`)); found && len(rest) > 0 && rest[0] != '"' && !bytes.Contains(rest, []byte(`"error"`)) {
 		return nil
 	}
@@ -104,51 +104,50 @@ func confirmed(data []byte) error {
 
 // ask sends a message once and waits for any answer.
 func (c *confirmations) ask(ctx context.Context, msg *nats.Msg, limit time.Duration) (*nats.Msg, error) {
-	r, token, reply, err := c.enter(msg.Subject, limit)
+	r, token, reply, err := c.register(msg.Subject, limit)
 	if err != nil {
 		return nil, err
 	}
-	// The message is copied, so that its caller may publish it again with another reply.
-	err = c.nc.PublishMsg(&nats.Msg{Subject: msg.Subject, Reply: reply, Header: msg.Header, Data: msg.Data})
+	// The message is copied, so that its caller may publish it again with another reply. The copies share header and
+	// data, which nobody changes: the outbox may still read those of an earlier attempt.
+	c.outbox.add(outgoing{nats.Msg{Subject: msg.Subject, Reply: reply, Header: msg.Header, Data: msg.Data}, token, c})
 	var got answer
-	if err == nil {
-		select {
-		case got = <-r.answer:
-			c.leave(r)
-			return got.msg, got.err
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-r.timer.C:
-			err = context.DeadlineExceeded
-		}
+	select {
+	case got = <-r.answer:
+		c.release(r)
+		return got.msg, got.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-r.timer.C:
+		err = context.DeadlineExceeded
 	}
-	// The room gets this answer, unless the real one came at the same time. In both cases the channel holds exactly one
-	// value, and receiving it makes the room reusable.
-	c.end(token, answer{err: err}) // unless the answer has come just now
+	// The waiter gets this answer unless the server's came at the same time. Either way the channel holds exactly one
+	// value, and the waiter can be used again once that is received.
+	c.deliver(token, answer{err: err})
 	got = <-r.answer
-	c.leave(r)
+	c.release(r)
 	return got.msg, got.err
 }
 
-// enter prepares the wait for an answer, and subscribes at the first time.
-func (c *confirmations) enter(subject string, limit time.Duration) (r *room, token uint64, reply string, err error) {
-	r, ok := c.rooms.Get().(*room)
+// register prepares the wait for an answer, and subscribes at the first time.
+func (c *confirmations) register(subject string, limit time.Duration) (r *waiter, token uint64, reply string, err error) {
+	r, ok := c.waiters.Get().(*waiter)
 	if ok {
 		// Since Go 1.23, Reset and Stop leave no stale value in the timer's channel.
 		r.timer.Reset(limit)
 	} else {
-		r = &room{answer: make(chan answer, 1), timer: time.NewTimer(limit)}
+		r = &waiter{answer: make(chan answer, 1), timer: time.NewTimer(limit)}
 	}
 	r.subject = subject
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The inbox is made under the lock, so there is one subscription however many publishes begin at once.
+	// It subscribes under the lock, so that publishes that begin at once share one subscription.
 	if c.inbox == "" {
 		inbox := c.nc.NewInbox() + "."
-		if _, err := c.nc.Subscribe(inbox+"*", c.hear); err != nil {
+		if _, err := c.nc.Subscribe(inbox+"*", c.receive); err != nil {
 			return nil, 0, "", err
 		}
-		c.inbox, c.pending = inbox, map[uint64]*room{}
+		c.inbox, c.pending = inbox, map[uint64]*waiter{}
 	}
 	c.last++
 	c.pending[c.last] = r
@@ -156,29 +155,39 @@ func (c *confirmations) enter(subject string, limit time.Duration) (r *room, tok
 	return r, c.last, c.inbox + strconv.FormatUint(c.last, 36), nil
 }
 
-// leave makes a room usable again. Its answer has been taken, and no other one comes.
-func (c *confirmations) leave(r *room) {
+// release keeps a waiter for a later publish. The caller has received its only answer.
+func (c *confirmations) release(r *waiter) {
 	r.timer.Stop()
-	c.rooms.Put(r)
+	c.waiters.Put(r)
 }
 
-// hear takes an answer.
-func (c *confirmations) hear(msg *nats.Msg) {
-	// A message with an unreadable token is no answer, and is ignored.
+// receive handles a message to the inbox.
+func (c *confirmations) receive(msg *nats.Msg) {
+	// Anybody may publish to the inbox: a message with an unreadable token is ignored.
 	token, err := strconv.ParseUint(msg.Subject[strings.LastIndexByte(msg.Subject, '.')+1:], 36, 64)
 	if err == nil {
-		c.end(token, answer{msg: msg})
+		c.deliver(token, answer{msg: msg})
 	}
 }
 
-// end gives a publish its answer, unless it has one.
-func (c *confirmations) end(token uint64, got answer) {
+// Wants reports whether a publish still waits for its answer.
+func (c *confirmations) Wants(token uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pending[token] != nil
+}
+
+// Fail ends a publish that could not be sent.
+func (c *confirmations) Fail(token uint64, err error) { c.deliver(token, answer{err: err}) }
+
+// deliver sends a publish its answer, unless it has one.
+func (c *confirmations) deliver(token uint64, got answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// The goroutine that deletes the entry sends the answer, so there is never a second one.
 	if r := c.pending[token]; r != nil {
 		delete(c.pending, token)
-		r.answer <- got // never blocks: it is the only one
+		r.answer <- got // never blocks: whoever deletes the entry sends the only answer
 	}
 }
 

@@ -2,22 +2,18 @@ package bus
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nkeys"
 
 	"github.com/gofer-mq/gofer/jobs/text"
 )
@@ -71,24 +67,24 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
-	var said time.Time // when the reason was logged last: reasons may alternate, or differ by a port each time
-	var reason string
+	// Reasons may alternate, or differ by a port each time, so a new one is not logged at once either.
+	var loggedAt time.Time
+	var loggedReason string
 	for {
 		nc, err := d.connectOnce(ctx, opts)
-		// Only a server that cannot be reached may come back by itself. Wrong credentials or fields have to be
-		// repaired.
+		// Only a server that cannot be reached may come back by itself.
 		if err == nil || !d.Patient || !errors.Is(err, ErrUnreachable) {
 			return nc, err
 		}
 		if d.Waiting != nil {
 			d.Waiting(err)
 		}
-		if why := err.Error(); why != reason && time.Since(said) > 30*time.Second {
+		if why := err.Error(); why != loggedReason && time.Since(loggedAt) > 30*time.Second {
 			log.Warn("NATS cannot be reached, waiting for it", "url", d.String(), "error", why)
-			said, reason = time.Now(), why
+			loggedAt, loggedReason = time.Now(), why
 		}
 		select {
-		// The error says why the last attempt failed, which helps more than that ctx has ended.
+		// Why the last attempt failed says more than that ctx has ended.
 		case <-ctx.Done():
 			return nil, err
 		case <-time.After(time.Second):
@@ -96,9 +92,9 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 	}
 }
 
-// try connects once, within limit for each server. The error holds no secret: it wraps ErrCredentials, ErrUnreachable or
-// ErrPermission.
-func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
+// dial connects once, and gives each server limit to answer. The error holds no secret. It wraps ErrCredentials, ErrUnreachable
+// or ErrPermission.
+func (d Dial) dial(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	servers, err := d.servers()
 	if err != nil {
 		return nil, err
@@ -106,44 +102,42 @@ func (d Dial) try(limit time.Duration, opts []nats.Option) (*nats.Conn, error) {
 	nc, err := nats.Connect(servers, append(opts, nats.Timeout(limit))...)
 	switch {
 	case err == nil:
-		// The client is connected, but may lack the right to receive answers.
-		return answerable(nc, limit)
+		return checkInbox(nc, limit)
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked),
 		errors.Is(err, nats.ErrAccountAuthExpired):
 		return nil, ErrCredentials
 	}
-	if hint := d.hint(err); hint != nil {
+	if hint := d.tlsFirstHint(err); hint != nil {
 		return nil, fmt.Errorf("%w at %s: %w (%w)", ErrUnreachable, redact(servers), d.withoutSecrets(err), hint)
 	}
 	return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, redact(servers), d.withoutSecrets(err))
 }
 
-// hint returns the setting that fits an error by a wrong order of greeting and TLS handshake; nil for other errors. A
-// server with handshake_first and a client without it wait for each other until one of them gives up.
-func (d Dial) hint(err error) error {
-	silent, _ := errors.AsType[net.Error](err)
+// tlsFirstHint names TLSFirst if an error may come from the order of greeting and TLS handshake, which client and server must
+// agree on; it returns nil for other errors.
+func (d Dial) tlsFirstHint(err error) error {
+	netErr, _ := errors.AsType[net.Error](err)
 	switch {
-	// A client that begins with TLS gets the greeting of a server that does not; the other way round, both
-	// wait.
-	case d.TLSFirst && (silent != nil && silent.Timeout() || strings.Contains(err.Error(), "first record does not look like a TLS handshake")):
+	// A client that begins with TLS receives the greeting of the server in its place. A client that does not waits for the
+	// greeting while the server waits for the handshake.
+	case d.TLSFirst && (netErr != nil && netErr.Timeout() || strings.Contains(err.Error(), "first record does not look like a TLS handshake")):
 		return &FieldError{"TLSFirst", errors.New("it is set, and the server may have no handshake_first")}
-	case !d.TLSFirst && (errors.Is(err, io.EOF) || errors.Is(err, nats.ErrTimeout) || silent != nil && silent.Timeout()):
+	case !d.TLSFirst && (errors.Is(err, io.EOF) || errors.Is(err, nats.ErrTimeout) || netErr != nil && netErr.Timeout()):
 		return &FieldError{"TLSFirst", errors.New("to be set if the server has handshake_first in its tls block")}
 	}
 	return nil
 }
 
-// answerable refuses a connection whose user may not subscribe to its inbox. Each request would time out, and a job that
+// checkInbox refuses a connection whose user may not subscribe to its inbox. Each request would time out, and a job that
 // was stored would look refused.
-func answerable(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
+func checkInbox(nc *nats.Conn, limit time.Duration) (*nats.Conn, error) {
 	inbox := nc.NewInbox()
 	sub, err := nc.SubscribeSync(inbox)
 	if err != nil {
 		return nc, nil // the connection broke already, and nats.go restores it
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	// The server works in order, so a refusal of the subscription has arrived when the flush is answered.
-	_ = nc.FlushTimeout(limit) // a refusal comes before the answer to the flush
+	_ = nc.FlushTimeout(limit) // a refusal of the subscription arrives before the answer to the flush
 	if last := nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && strings.Contains(last.Error(), inbox) {
 		nc.Close()
 		own := &FieldError{"InboxPrefix", errors.New("it has to be the user's own")}
@@ -163,18 +157,18 @@ func (d Dial) Check() error {
 // repeat them, passwords included.
 func (d Dial) servers() (string, error) {
 	var out []string
-	scheme, user := false, false // what an earlier URL has
+	anyScheme, anyUser := false, false // whether an earlier URL has one
 	webSockets := 0
 	// A comma in a password splits a URL in two. The second half has no scheme and an @, which is how it is
 	// recognised.
 	for _, server := range text.Items(d.URL) {
 		if strings.Contains(server, "://") {
-			scheme, user = true, user || strings.Contains(server, "@")
-		} else if server = "nats://" + server; scheme && !user && strings.Contains(server, "@") {
-			return "", errURL // the end of a password with a comma, whose beginning was taken for a port
+			anyScheme, anyUser = true, anyUser || strings.Contains(server, "@")
+		} else if server = "nats://" + server; anyScheme && !anyUser && strings.Contains(server, "@") {
+			return "", errURL // a comma in a password splits its URL: the second half has an @ and no scheme
 		}
 		u, err := url.Parse(server)
-		// An @ behind the host means that the password held a character that ended it.
+		// An @ behind the host shows that a character of the password, such as /, ended the host.
 		if err != nil || u.Hostname() == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return "", errURL
 		}
@@ -215,14 +209,14 @@ func isWebSocket(u *url.URL) bool { return u.Scheme == "ws" || u.Scheme == "wss"
 var errURL = wrongField("URL", errors.New("not a list of URLs such as nats://127.0.0.1:4222; in a user name or password write commas and "+
 	"other special characters percent-encoded, such as %2C for a comma and %23 for #, or keep both apart from the URL"))
 
+// options returns the options of nats.go for a connection.
 func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	opts := []nats.Option{
-		// No bound on reconnecting, and no buffer: see Connect. The jitter keeps a fleet from coming back in
-		// the same moment. A connection counts as dead after two pings without an answer, about 9 s.
+		// No bound on reconnecting, and no buffer: see Connect. The jitter keeps a fleet from reconnecting all at
+		// once. A connection counts as dead after two pings without an answer, about 9 s.
 		nats.Name(d.Name), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second), nats.PingInterval(3 * time.Second), nats.MaxPingsOutstanding(2),
-		// A server that takes no bytes blocks every call: its connection is closed as soon as that of a server that
-		// answers no ping.
+		// A server that takes no bytes blocks every call. Its connection is closed after the same time.
 		nats.FlusherTimeout(9 * time.Second),
 		// A server whose users are being changed refuses for a while; that must not end a worker.
 		nats.IgnoreAuthErrorAbort(),
@@ -242,6 +236,7 @@ func (d Dial) options(log *slog.Logger) ([]nats.Option, error) {
 	return append(opts, d.closedHandler(log)), nil
 }
 
+// credentials returns the options that authenticate the user, and all mistakes in the fields, joined.
 func (d Dial) credentials() (opts []nats.Option, err error) {
 	// All mistakes are gathered, so that one run names them all.
 	wrong := d.wrongFiles()
@@ -276,68 +271,4 @@ func (d Dial) credentials() (opts []nats.Option, err error) {
 		opts = append(opts, key)
 	}
 	return opts, errors.Join(wrong...)
-}
-
-// wrongFiles reads each file as a connection would. With an invalid certificate, key or credentials file, the server's
-// answer would not say why it refuses. The errors hold nothing of the contents.
-func (d Dial) wrongFiles() (wrong []error) {
-	bad := func(field string, err error) {
-		if err != nil {
-			wrong = append(wrong, wrongField(field, err))
-		}
-	}
-	bad("Creds", checkFile(d.Creds, func(data []byte) bool {
-		jwt, jwtErr := nkeys.ParseDecoratedJWT(data)
-		_, seedErr := nkeys.ParseDecoratedNKey(data)
-		return jwtErr == nil && jwt != string(data) && seedErr == nil // a text without a JWT is returned unchanged
-	}, "no credentials file, which holds a JWT and a seed"))
-	bad("CA", checkFile(d.CA, x509.NewCertPool().AppendCertsFromPEM, "no PEM file with a certificate"))
-	switch {
-	case d.Cert == "" && d.Key == "":
-	case d.Cert == "":
-		bad("Key", errors.New("given without a certificate"))
-	case d.Key == "":
-		bad("Cert", errors.New("given without a key"))
-	default:
-		before := len(wrong)
-		readable := func([]byte) bool { return true }
-		// Both are read first, so that a missing file is named instead of the pair.
-		bad("Cert", checkFile(d.Cert, readable, ""))
-		bad("Key", checkFile(d.Key, readable, ""))
-		if _, err := tls.LoadX509KeyPair(d.Cert, d.Key); err != nil && len(wrong) == before {
-			bad("Cert, Key", err)
-		}
-	}
-	return wrong
-}
-
-// checkFile reads a file, if one is named, and checks its content with good.
-func checkFile(path string, good func([]byte) bool, otherwise string) error {
-	if path == "" {
-		return nil
-	}
-	data, err := os.ReadFile(path)
-	if err == nil && !good(data) {
-		err = errors.New(otherwise)
-	}
-	return err
-}
-
-// nkey takes a seed or the path of a file that holds one. Its errors never repeat the text: it may be the seed.
-func nkey(written string) (nats.Option, error) {
-	seed := []byte(written)
-	// A path comes first: no file has the name of a seed.
-	if data, err := os.ReadFile(written); err == nil {
-		seed = data
-	}
-	seed, _ = text.Document(seed) // empty if the file is no text
-	pair, err := nkeys.FromSeed(seed)
-	if err != nil {
-		return nil, wrongField("Nkey", errors.New("neither a seed nor a file that holds one"))
-	}
-	public, err := pair.PublicKey()
-	if err != nil {
-		return nil, wrongField("Nkey", errors.New("no public key belongs to this seed"))
-	}
-	return nats.Nkey(public, pair.Sign), nil
 }

@@ -17,8 +17,7 @@ const (
 )
 
 // connectOnce makes one attempt, until ctx ends. nats.go takes no context here: an abandoned attempt goes on in its
-// goroutine until its own limit, and a connection that it still opens is closed. After a deadline connectOnce waits a
-// moment for the error of the attempt.
+// goroutine until its own limit, and a connection that it still opens is closed.
 func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, error) {
 	// The limit is for each server of the list.
 	limit := tryLimit
@@ -29,10 +28,10 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		nc  *nats.Conn
 		err error
 	}
-	// Room for one, so the goroutine ends even if its result is not received.
+	// The channel has room for the result, so the goroutine ends even if nobody receives it.
 	tried := make(chan try, 1)
 	go func() {
-		nc, err := d.try(limit, opts)
+		nc, err := d.dial(limit, opts)
 		tried <- try{nc, err}
 	}()
 	select {

@@ -24,20 +24,26 @@ func (d Dial) handlers(log *slog.Logger) []nats.Option {
 				d.Reconnected()
 			}
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 			if d.Failed != nil {
-				d.Failed(kindOf(err))
+				d.Failed(failureKind(err))
 			}
 			subject := ""
 			if sub != nil {
 				subject = sub.Subject
 			}
-			// A missing permission lasts, so it is logged as an error; other reports of NATS may be transient.
+			// A missing permission lasts; other errors may be transient.
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				log.Error("NATS refuses this user something", "error", err)
 				return
 			}
-			log.Warn("NATS reports an error", "error", err, "subject", subject)
+			// While the connection is lost, each subscription reports that it receives nothing. The loss itself
+			// is logged already.
+			report := log.Warn
+			if !nc.IsConnected() {
+				report = log.Debug
+			}
+			report("NATS reports an error", "error", err, "subject", subject)
 		}),
 	}
 }
@@ -57,8 +63,8 @@ func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 // closedBy is why a connection is closed for good.
 func closedBy(nc *nats.Conn) error { return cmp.Or(nc.LastError(), nats.ErrConnectionClosed) }
 
-// kindOf sorts an error that NATS reports outside a call.
-func kindOf(err error) string {
+// failureKind returns the kind of an error for Dial.Failed.
+func failureKind(err error) string {
 	switch {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return "permission"

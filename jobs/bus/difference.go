@@ -3,7 +3,6 @@ package bus
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -30,7 +29,7 @@ type Difference struct {
 	Essential bool `json:"-"`
 }
 
-// String is the difference in words.
+// String describes the difference in a sentence.
 func (d Difference) String() string {
 	if d.Field == "" {
 		if d.Refused != "" {
@@ -55,8 +54,8 @@ func (e *UnchangeableError) Error() string { return e.String() }
 // Unwrap is ErrConfig.
 func (*UnchangeableError) Unwrap() error { return ErrConfig }
 
-// StreamDifferences judges the settings of a stream that gofer would create as want. Settings on which nothing depends
-// are left out. Of a sealed stream, only that it is sealed is listed.
+// StreamDifferences lists how the settings of a stream differ from want, and judges each difference. It leaves out settings on
+// which nothing depends. Of a sealed stream it lists only that it is sealed, because no other setting can be changed.
 func StreamDifferences(have, want streamConfig) []Difference {
 	found := differences("stream "+want.Name, have, want, streamRules())
 	// Nothing else of a sealed stream can be changed, so the other differences would only hide this one.
@@ -64,16 +63,15 @@ func StreamDifferences(have, want streamConfig) []Difference {
 		return found[i : i+1]
 	}
 	for i, d := range found {
-		if keptBy(d.Field, have, want) {
-			// The server accepts the setting only together with the other one, which it never changes.
+		if isTied(d.Field, have, want) {
 			found[i].Repair = ByOwner
 		}
 	}
 	return found
 }
 
-// keptBy reports whether a setting cannot be changed because the server ties it to another one that it never changes.
-func keptBy(field string, have, want streamConfig) bool {
+// isTied reports whether the server ties a setting to another one that it never changes.
+func isTied(field string, have, want streamConfig) bool {
 	switch field {
 	case "discard", "discard_new_per_subject":
 		return have.AllowMsgSchedules && !want.AllowMsgSchedules
@@ -83,12 +81,10 @@ func keptBy(field string, have, want streamConfig) bool {
 	return false
 }
 
-// differences judges the settings of a consumer. A consumer of readers is never created again: they would read everything
-// once more.
+// differences judges the settings of a consumer. A consumer of readers is never recreated: it would deliver everything again.
 func (d durable) differences(have consumerConfig) []Difference {
 	found := differences(d.String(), have, d.config, consumerRules())
-	// Consumers of jobs may be recreated: what was not acked is delivered again.
-	if d.readsJobs() {
+	if d.readsJobs() { // such a consumer may be recreated: it delivers again what is not acked
 		return found
 	}
 	found = slices.DeleteFunc(found, func(d Difference) bool { return d.Repair == OwnersChoice })
@@ -104,8 +100,8 @@ func (d durable) differences(have consumerConfig) []Difference {
 // differences compares two configurations setting by setting and judges each difference by its rule. Settings on which
 // nothing depends are left out.
 func differences[C any](name string, have, want C, rules map[string]rule[C]) (out []Difference) {
-	// Both sides go through JSON, so defaults and omitted fields compare as the server sees them.
-	haveMap, wantMap := onWire(have), onWire(want)
+	// The server sees no difference between a field that is omitted and one that is not set.
+	haveMap, wantMap := wireFields(have), wireFields(want)
 	for _, field := range fieldNames[C]() {
 		h, w := haveMap[field], wantMap[field]
 		// A duplicate window that is not set is the server's default.
@@ -114,11 +110,9 @@ func differences[C any](name string, have, want C, rules map[string]rule[C]) (ou
 		}
 		rule, ok := rules[field]
 		if !ok {
-			// The test goes over all fields of nats.go's structs, so a new one needs a rule before it is
-			// released.
-			continue // a test fails first
+			continue // a test fails for a field of nats.go's structs without a rule
 		}
-		d := Difference{Name: name, Field: field, Have: words(field, h), Want: words(field, w), Use: rule.use(&have, &want), Repair: rule.repair(&have, &want)}
+		d := Difference{Name: name, Field: field, Have: settingText(field, h), Want: settingText(field, w), Use: rule.use(&have, &want), Repair: rule.repair(&have, &want)}
 		if d.Repair != OwnersChoice || d.Use != Harmless {
 			out = append(out, d)
 		}
@@ -134,42 +128,39 @@ func fieldNames[C any]() (names []string) {
 	return names
 }
 
-// merge returns have with the settings of want for the given differences. All other settings stay, those too that nats.go
-// does not know.
-func merge[C any](have, want C, change []Difference) (merged C, err error) {
-	haveMap, wantMap := onWire(have), onWire(want)
-	// Settings that a newer server has are kept: they are in the map, though not in nats.go's struct.
-	changed := maps.Clone(haveMap)
+// merge gives have, the settings that configOf has read, the values of want for the given differences.
+func merge[C any](have map[string]json.RawMessage, want C, change []Difference) error {
+	wantMap := wireFields(want)
 	for _, d := range change {
-		if value, given := wantMap[d.Field]; given {
-			changed[d.Field] = value
-		} else {
-			delete(changed, d.Field)
+		value, given := wantMap[d.Field]
+		if !given {
+			delete(have, d.Field)
+			continue
 		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		have[d.Field] = text
 	}
-	data, err := json.Marshal(changed)
-	if err != nil {
-		return merged, err
-	}
-	return merged, json.Unmarshal(data, &merged)
+	return nil
 }
 
-// onWire returns a configuration as the map that goes over the wire: two configurations are equal if the server sees no
-// difference.
-func onWire(config any) (out map[string]any) {
+// wireFields returns the settings of a configuration as the server receives them, by their names in JSON.
+func wireFields(config any) (out map[string]any) {
 	data, err := json.Marshal(config)
 	if err == nil {
 		err = json.Unmarshal(data, &out)
 	}
-	// The structs are fixed, so this is a mistake of the program and no input.
+	// No input causes this error: the structs are fixed.
 	if err != nil {
 		panic(fmt.Sprint("a configuration of nats.go that JSON cannot hold: ", err))
 	}
 	return out
 }
 
-// words writes a setting for people: durations in words, and a missing value as "not set".
-func words(field string, value any) string {
+// settingText writes a setting for people: durations with units, and a missing value as "not set".
+func settingText(field string, value any) string {
 	number, isNumber := value.(float64)
 	switch {
 	case value == nil:

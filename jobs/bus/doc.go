@@ -1,5 +1,5 @@
-// Package bus is what clients and workers share of gofer on NATS JetStream: the connection, the streams and their settings,
-// the guarded result, and the requests that packages client and stream are made of. A Go program that submits jobs imports
+// Package bus holds the part of gofer on NATS JetStream that clients and workers share: the connection, the streams and their
+// settings, the guarded result, and the requests that packages client and stream send. A Go program that submits jobs imports
 // package client.
 //
 // The promise that every accepted job ends in exactly one result rests on the server, not on acks: the server accepts

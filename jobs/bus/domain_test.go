@@ -63,7 +63,7 @@ func TestEverythingWorksInTheDomainOfAHub(t *testing.T) {
 	msg, err := consumer.Next()
 	must(t, err)
 	must(t, stream.New(in.Client).Heartbeat(soon(t), msg))
-	_, err = stream.New(in.Client).Schedule(soon(t), "default", "b", msg.Data(), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = stream.New(in.Client).Schedule(soon(t), "default", "b", msg.Data(), &jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	in.store(t, "a", make([]byte, jobs.MaxInlineBody+1))
 	must(t, msg.DoubleAck(soon(t)))

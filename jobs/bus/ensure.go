@@ -9,18 +9,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// requestTimeout bounds one request, or a few that go together.
+// requestTimeout bounds one request, or a few that belong together.
 const requestTimeout = 5 * time.Second
 
 // levelOfSchedules is the JetStream API level of nats-server 2.12, the first with scheduled messages and counters.
 const levelOfSchedules = 2
 
-// minPayload is the largest message that a server has to take, its own default: a body of jobs.MaxInlineBody with its headers,
-// or a job of jobs.MaxJobBytes with what it takes along while it waits.
+// minPayload is the smallest max_payload that gofer needs, and the server's default. A body of jobs.MaxInlineBody with its
+// headers fits, and a job of jobs.MaxJobBytes with the headers of a waiting job.
 const minPayload = 1 << 20
 
-// Ensure creates the streams, buckets and consumers that are missing, and leaves alone what is there, whatever its
-// settings: two versions of a worker must not change them to and fro. Any number of workers may call it at once.
+// Ensure creates the streams, buckets and consumers that are missing. It never changes existing ones: two versions of a worker
+// would change them to and fro. Any number of workers may call it at once.
 func (c *Client) Ensure(ctx context.Context, s Settings) error {
 	if err := c.checkServer(ctx); err != nil {
 		return err
@@ -30,13 +30,13 @@ func (c *Client) Ensure(ctx context.Context, s Settings) error {
 		err := c.ensureStream(ctx, want)
 		// A user with the rights of an older version may not create the streams of hours and sites. A worker works
 		// without them, and Inspect reports that they are missing.
-		younger := want.Name == c.names.Stream("ROLLUPS") || want.Name == "KV_"+c.names.Bucket("sites")
-		if err != nil && (!younger || !errors.Is(err, ErrPermission)) {
+		addedLater := want.Name == c.names.Stream("ROLLUPS") || want.Name == "KV_"+c.names.Bucket("sites")
+		if err != nil && (!addedLater || !errors.Is(err, ErrPermission)) {
 			return err
 		}
 	}
 	for _, want := range s.durables(c.names) {
-		// A consumer of another kind is there, too.
+		// A push consumer has the name: Inspect reports it.
 		if _, err := c.ensureDurable(ctx, want); err != nil && !errors.Is(err, jetstream.ErrNotPullConsumer) {
 			return err
 		}
@@ -64,7 +64,11 @@ func (c *Client) EnsureJobConsumer(ctx context.Context, queue string, due bool) 
 
 // JobStreamCreated returns when the stream of fresh jobs or, if due, of due jobs was created: see Streams.CreatedAt.
 func (c *Client) JobStreamCreated(ctx context.Context, due bool) (time.Time, error) {
-	return c.createdAt(ctx, c.JobStream(due))
+	info, err := c.infoOf(ctx, c.JobStream(due))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.Created, nil
 }
 
 // JobStream returns the name of the stream of fresh jobs or, if due, of due jobs.
@@ -80,8 +84,7 @@ func (c *Client) checkServer(ctx context.Context) error {
 	if err != nil {
 		return c.Explain("ask NATS for JetStream", err)
 	}
-	// Stored even if the check below fails: the domain is known by then.
-	c.answers.Store(&info.Domain)
+	c.ownDomain.Store(&info.Domain)
 	if info.API.Level < levelOfSchedules {
 		return fmt.Errorf("%w, this one is %s", ErrServerTooOld, c.nc.ConnectedServerVersion())
 	}
@@ -94,7 +97,7 @@ func (c *Client) checkServer(ctx context.Context) error {
 // ensureStream creates a stream if it is missing, and leaves one that is there as it is.
 func (c *Client) ensureStream(ctx context.Context, want jetstream.StreamConfig) error {
 	action := "look for stream " + want.Name
-	err := c.again(ctx, func(ctx context.Context) error {
+	err := c.retryTransient(ctx, func(ctx context.Context) error {
 		_, err := c.js.Stream(ctx, want.Name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			action = "create stream " + want.Name
@@ -126,9 +129,10 @@ func withFirstSequence(c jetstream.StreamConfig) jetstream.StreamConfig {
 	return c
 }
 
+// ensureDurable returns a consumer, and creates it if it is missing.
 func (c *Client) ensureDurable(ctx context.Context, want durable) (consumer jetstream.Consumer, err error) {
 	action := "look for " + want.String()
-	err = c.again(ctx, func(ctx context.Context) (err error) {
+	err = c.retryTransient(ctx, func(ctx context.Context) (err error) {
 		consumer, err = c.js.Consumer(ctx, want.stream, want.config.Durable)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			action = "create " + want.String()
@@ -163,9 +167,9 @@ func (c *Client) createDurable(ctx context.Context, want durable) (jetstream.Con
 	return consumer, err
 }
 
-// again repeats a call after a transient error, five times at most. A cluster gives no answer while it elects a leader
-// for what was just created.
-func (c *Client) again(ctx context.Context, try func(context.Context) error) (err error) {
+// retryTransient makes a call up to five times, until its error is not transient. A cluster gives no answer while it elects a
+// leader for what was just created.
+func (c *Client) retryTransient(ctx context.Context, try func(context.Context) error) (err error) {
 	for range 5 {
 		// Each attempt gets half of the time of a request, so that a leader that is elected meanwhile is found.
 		limited, cancel := context.WithTimeout(ctx, requestTimeout/2)

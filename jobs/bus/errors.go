@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -17,10 +18,9 @@ var ErrConfig = errors.New("NATS has to be set up differently")
 
 // The errors on which a caller may decide. They come wrapped: compare with errors.Is.
 var (
-	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
+	// ErrUnreachable: no NATS server answers, the connection is broken now, or it is closed for good.
 	ErrUnreachable = errors.New("NATS cannot be reached")
-	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig. They
-	// are values of a type of their own, so that each can be an ErrConfig and be compared at the same time.
+	// ErrCredentials: the server refuses the user, the password, the token or the key. It is an ErrConfig.
 	ErrCredentials = &remedy{"NATS refuses these credentials"}
 	// ErrNoJetStream: the server runs without JetStream, or this account has none. It is an ErrConfig.
 	ErrNoJetStream = &remedy{`JetStream is switched off: start nats-server with -js, or add "jetstream {}" to its configuration; ` +
@@ -45,9 +45,13 @@ var (
 	ErrTooLarge = errors.New("too large for the server: its max_payload has to be 1 MiB or more")
 	// ErrResultsFull: there is no room for another result.
 	ErrResultsFull = errors.New("there is no room for results")
+	// ErrTooManyResults: the room for results ends at a number of messages, which gofer never sets. It is an ErrResultsFull.
+	ErrTooManyResults = fmt.Errorf("%w: their number has reached the limit max_msgs of the stream", ErrResultsFull)
+	// ErrBucketFull: there is no room in a bucket, for example for another proxy.
+	ErrBucketFull = errors.New("there is no room in the bucket")
 )
 
-// remedy is an error that the owner of the server has to repair: it is an ErrConfig.
+// remedy is an error that the owner of the server has to repair. Each value is an ErrConfig, and can be compared by itself.
 type remedy struct{ text string }
 
 func (e *remedy) Error() string { return e.text }
@@ -82,15 +86,15 @@ func (e *noDomain) Error() string {
 
 func (*noDomain) Unwrap() error { return ErrUnreachable }
 
-// notConnected replaces the text of nats.go's error for a message that cannot be sent now: nats.go reports a full
-// buffer, and connections of Connect have no buffer.
+// notConnected replaces nats.go's error for a message that cannot be sent now, which reports a full buffer: connections of
+// Connect have no buffer. It is an ErrUnreachable.
 type notConnected struct{ cause error }
 
 func (*notConnected) Error() string { return "NATS is not connected" }
 
-func (e *notConnected) Unwrap() error { return e.cause }
+func (e *notConnected) Unwrap() []error { return []error{ErrUnreachable, e.cause} }
 
-// notAnswered words an error of a request whose time ran out, and keeps what was asked.
+// notAnswered is the error of a request whose time ran out. It keeps the rest of the cause's text, which says what was asked.
 type notAnswered struct{ cause error }
 
 func (e *notAnswered) Error() string {
@@ -102,6 +106,12 @@ func (e *notAnswered) Error() string {
 }
 
 func (e *notAnswered) Unwrap() error { return e.cause }
+
+// Is makes the error an ErrNotAnswered.
+func (e *notAnswered) Is(target error) bool { return target == ErrNotAnswered }
+
+// ErrNotAnswered is what Plain makes of an error of a request whose time ran out.
+var ErrNotAnswered = errors.New("the NATS server did not answer in time")
 
 // Plain returns err in plainer words where nats.go's are misleading. It wraps err, so errors.Is sees no difference.
 func Plain(err error) error {
@@ -129,6 +139,7 @@ const (
 	codeConsumerNameInUse   jetstream.ErrorCode = 10013
 	textPerSubject                              = "per subject"
 	textNoMoreRoom                              = "exceeded"
+	textTooMany                                 = "maximum messages exceeded"
 	textInsufficientStorage                     = "insufficient"
 	textTooLarge                                = "too large"
 )
@@ -146,6 +157,18 @@ func IsTaken(err error) bool {
 	code, text := apiError(err)
 	// Two causes mean the same here: the guard, and the stream's limit of one message for each subject.
 	return code == jetstream.JSErrCodeStreamWrongLastSequence || code == codeStoreFailed && strings.Contains(text, textPerSubject)
+}
+
+// RefusedFor returns the sequence that a refusal by a guard names: that of the subject's message, or the last one of the stream.
+// A refusal by the stream's own limit names none.
+func RefusedFor(err error) (seq uint64, ok bool) {
+	code, text := apiError(err)
+	number, found := strings.CutPrefix(text, "wrong last sequence: ")
+	if code != jetstream.JSErrCodeStreamWrongLastSequence || !found {
+		return 0, false
+	}
+	seq, err = strconv.ParseUint(number, 10, 64)
+	return seq, err == nil
 }
 
 // isRace reports that the guard was refused because another write to the same subject is in flight. It proves nothing:
@@ -187,8 +210,8 @@ func IsTransient(err error) bool {
 	return false
 }
 
-// isNobody reports that no stream took a message.
-func isNobody(err error) bool {
+// isNoResponders reports that no server, or no stream, receives the subject.
+func isNoResponders(err error) bool {
 	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
 
@@ -215,8 +238,7 @@ func isLeaderless(err error) bool {
 // ExplainPublish is Explain for a message that was meant for a stream. If no answer came, it asks the server about the
 // stream, which takes requestTimeout at most.
 func (c *Client) ExplainPublish(ctx context.Context, action, stream string, err error) error {
-	// The server is asked only if the caller has time left. Every other error says enough.
-	if (isNobody(err) || isTimeout(err)) && ctx.Err() == nil {
+	if (isNoResponders(err) || isTimeout(err)) && ctx.Err() == nil {
 		err = c.WhyNoAnswer(ctx, stream, err)
 	}
 	return c.Explain(action, err)
@@ -224,25 +246,36 @@ func (c *Client) ExplainPublish(ctx context.Context, action, stream string, err 
 
 // WhyNoAnswer returns why a stream took no message, if that can be found out: the stream is missing, or has no leader.
 // Otherwise it returns err.
+//
+// Publishes that fail together share one question. A server that is too slow for thousands of messages would get as many
+// questions on top.
 func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error {
-	asking, cancel := context.WithTimeout(ctx, requestTimeout/2)
-	defer cancel()
-	stream, infoErr := c.js.Stream(asking, name)
+	answer := c.whyNoAnswer.DoChan(name, func() (any, error) {
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout/2)
+		defer cancel()
+		info, err := c.StreamInfo(asking, name)
+		if err == nil && info.Cluster != nil && info.Cluster.Leader == "" {
+			err = ErrNoLeader
+		}
+		return nil, err
+	})
+	var infoErr error
+	select {
+	case <-ctx.Done():
+		return err
+	case a := <-answer:
+		infoErr = a.Err
+	}
 	switch {
 	case infoErr == nil:
-		// Without a cluster there is no leader to miss.
-		if cluster := stream.CachedInfo().Cluster; cluster == nil || cluster.Leader != "" {
-			return err // the stream takes messages again
-		}
-		infoErr = ErrNoLeader
-	case isNobody(infoErr): // JetStream itself does not answer
-		// Nobody answers for the API: JetStream is off, or its account has none.
+		return err // the stream takes messages by now
+	case isNoResponders(infoErr): // JetStream is off, or the account has none
 		infoErr = fmt.Errorf("%w (%s)", ErrNotSetUp, infoErr.Error())
 	case isTimeout(infoErr) && ctx.Err() == nil && c.nc.IsConnected(): // a single server would answer
 		infoErr = ErrNoLeader
 	case isLeaderless(infoErr):
 		infoErr = fmt.Errorf("%w (%w)", ErrNoLeader, infoErr)
-	case errors.Is(infoErr, jetstream.ErrStreamNotFound), errors.Is(infoErr, jetstream.ErrJetStreamNotEnabled),
+	case errors.Is(infoErr, ErrNoLeader), errors.Is(infoErr, jetstream.ErrStreamNotFound), errors.Is(infoErr, jetstream.ErrJetStreamNotEnabled),
 		errors.Is(infoErr, jetstream.ErrJetStreamNotEnabledForAccount):
 	default:
 		return err
@@ -250,15 +283,14 @@ func (c *Client) WhyNoAnswer(ctx context.Context, name string, err error) error 
 	return infoErr
 }
 
-// Explain adds to an error what was being done and, if the cause is known, what it means. The server's text stays in
-// the error. It returns nil for nil.
+// Explain adds the action that failed to an error and, if the cause is known, its meaning. The server's text stays in the error.
+// It returns nil for nil.
 func (c *Client) Explain(action string, err error) error {
 	var meaning error
 	switch {
 	case err == nil:
 		return nil
-	// An error that was explained before keeps its first explanation.
-	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrConfig): // explained already
+	case errors.Is(err, ErrNoLeader), errors.Is(err, ErrNotSetUp), errors.Is(err, ErrConfig): // it is explained already
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		// With a domain, the likeliest reason is that the domain's server is away.
 		if c.domain != "" {
@@ -267,7 +299,7 @@ func (c *Client) Explain(action string, err error) error {
 		meaning = ErrNoJetStream
 	case isLeaderless(err):
 		meaning = ErrNoLeader
-	case isNobody(err):
+	case isNoResponders(err):
 		return fmt.Errorf("%s: no stream answers (%w)", action, ErrNotSetUp)
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
 		meaning = ErrNotSetUp
@@ -277,7 +309,7 @@ func (c *Client) Explain(action string, err error) error {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fmt.Errorf("%s: %w", action, ErrTooLarge)
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return refused(action, err)
+		return permissionError(action, err)
 	}
 	if meaning == nil {
 		return fmt.Errorf("%s: %w", action, Plain(err))
@@ -293,6 +325,6 @@ func BadKey(k Key) error {
 // Valid reports whether a job may have the key.
 func (k Key) Valid() bool { return jobs.ValidQueue(k.Queue) && jobs.ValidID(k.ID) }
 
-// Clip cuts a text, which may hold anything, so that it fits into an error. The cut may fall into a character, which
-// ToValidUTF8 then replaces.
+// Clip cuts a text, which may hold anything, to 200 bytes for an error. It replaces bytes that are no UTF-8, such as those of a
+// character that the cut splits.
 func Clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 200)], "?") }

@@ -7,20 +7,20 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ReadUntilNow reads what a consumer has now, as Follow does with UntilNow.
-func (c *Client) ReadUntilNow(ctx context.Context, consumer jetstream.Consumer) error {
+// ReadUntilNow reads what a consumer has now, as Follow does with UntilNow, and returns how many messages came.
+func (c *Client) ReadUntilNow(ctx context.Context, consumer jetstream.Consumer) (n int, err error) {
 	r, err := c.read(ctx, consumer, 1)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer r.close()
-	for u := c.newUntilNow(r, consumer); err == nil; {
-		_, err = u.next(ctx)
+	for u := c.newUntilNow(r, consumer); ; n++ {
+		if _, err := u.next(ctx); errors.Is(err, errNoMore) {
+			return n, nil
+		} else if err != nil {
+			return n, err
+		}
 	}
-	if errors.Is(err, errNoMore) {
-		return nil
-	}
-	return err
 }
 
 // ConsumerRules and StreamRules are the settings that have a rule.

@@ -60,6 +60,11 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 	if f.UntilNow {
 		next = c.newUntilNow(r, consumer).next
 	}
+	return c.useEach(ctx, action, next, func(msg jetstream.Msg) error { return c.useMessage(ctx, msg, f, use) })
+}
+
+// useEach calls use for each message that next returns. It ends without an error when either of them returns errNoMore.
+func (c *Client) useEach(ctx context.Context, action string, next func(context.Context) (jetstream.Msg, error), use func(jetstream.Msg) error) error {
 	for {
 		msg, err := next(ctx)
 		switch {
@@ -71,7 +76,9 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 		case err != nil:
 			return c.Explain(action, err)
 		}
-		if err := c.pass(ctx, msg, f, use); err != nil {
+		if err := use(msg); errors.Is(err, errNoMore) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -82,61 +89,53 @@ func (c *Client) FollowStream(ctx context.Context, stream string, subjects []str
 //
 // Errors: ErrNotSetUp, ErrPermission, ctx's cause; any other one may pass.
 func (c *Client) ReadHeaders(ctx context.Context, stream, subject string, after, upTo uint64, use func(jetstream.Msg)) error {
-	doing := "read stream " + stream
+	action := "read stream " + stream
 	asking, cancel := Bounded(ctx)
 	defer cancel()
 	consumer, err := c.js.OrderedConsumer(asking, stream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{subject}, HeadersOnly: true, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
-		InactiveThreshold: partThreshold,
+		InactiveThreshold: headersThreshold,
 	})
 	if err != nil {
-		return c.Explain(doing, err)
+		return c.Explain(action, err)
 	}
-	r, err := c.read(ctx, consumer, partAhead)
+	r, err := c.read(ctx, consumer, headersAhead)
 	if err != nil {
-		return c.Explain(doing, err)
+		return c.Explain(action, err)
 	}
 	defer r.close()
-	for u := c.newUntilNow(r, consumer); ; {
-		msg, err := u.next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, errNoMore):
-			return nil
-		case err != nil:
-			return c.Explain(doing, err)
-		}
+	return c.useEach(ctx, action, c.newUntilNow(r, consumer).next, func(msg jetstream.Msg) error {
 		meta, err := msg.Metadata()
 		if err != nil {
-			return c.Explain(doing, err)
+			return c.Explain(action, err)
 		}
 		if meta.Sequence.Stream > upTo {
-			return nil
+			return errNoMore
 		}
 		use(msg)
-	}
+		return nil
+	})
 }
 
 const (
-	// partThreshold is after how long without a reader the server removes the consumer of ReadHeaders.
-	partThreshold = 5 * time.Second
-	// partAhead is how many messages are asked for in advance: they have no payloads.
-	partAhead = 500
+	// headersThreshold is after how long without a reader the server removes the consumer of ReadHeaders.
+	headersThreshold = 5 * time.Second
+	// headersAhead is how many messages ReadHeaders asks for in advance. They have no payloads.
+	headersAhead = 500
 )
 
-// pass uses one message. A message of a durable is acked afterwards, or handed back if it could not be used, so that
+// useMessage uses one message. A message of a durable is acked afterwards, or handed back if it could not be used, so that
 // another reader gets it.
-func (c *Client) pass(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) error {
+func (c *Client) useMessage(ctx context.Context, msg jetstream.Msg, f Filter, use func(jetstream.Msg) error) error {
 	err := use(msg)
 	switch {
 	case f.Durable == "":
 	case err != nil:
-		// If this fails, the message comes back after its ack wait. It is handed back even if ctx has ended; otherwise
-		// no other reader gets it until the ack wait is over.
+		// If this fails, or were not done because ctx has ended, no other reader gets the message before its ack
+		// wait is over.
 		_ = c.HandBack(context.WithoutCancel(ctx), msg)
 	default:
-		// A double ack waits for the server, so that the message is not delivered again if this reader ends now.
+		// The server confirms a double ack, so the message is not delivered again if this reader ends now.
 		if err := msg.DoubleAck(ctx); err != nil {
 			return fmt.Errorf("ack %s: %w", msg.Subject(), err)
 		}
@@ -153,7 +152,11 @@ func (c *Client) follower(ctx context.Context, stream string, subjects []string,
 		if f.Queue != "" || f.All || f.HeadersOnly || !f.Since.IsZero() {
 			return nil, errors.New("a durable consumer begins and filters by its own settings")
 		}
-		return c.js.Consumer(ctx, stream, f.Durable)
+		consumer, err := c.js.Consumer(ctx, stream, f.Durable)
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
+			return nil, fmt.Errorf("durable consumer %s: %w", f.Durable, ErrNotFound)
+		}
+		return consumer, err
 	}
 	config := jetstream.OrderedConsumerConfig{
 		FilterSubjects: subjects, HeadersOnly: f.HeadersOnly, DeliverPolicy: jetstream.DeliverNewPolicy,
@@ -161,8 +164,7 @@ func (c *Client) follower(ctx context.Context, stream string, subjects []string,
 		InactiveThreshold: time.Minute,
 	}
 	switch {
-	// UntilNow without a beginning means all that is kept.
-	case f.All, f.UntilNow && f.Since.IsZero():
+	case f.All, f.UntilNow && f.Since.IsZero(): // UntilNow without a beginning reads all
 		config.DeliverPolicy = jetstream.DeliverAllPolicy
 	case !f.Since.IsZero():
 		config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartTimePolicy, &f.Since

@@ -7,7 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// inbox receives the answers to one request, or to several. Close ends it. A synchronous subscription of nats.go would do
+// inbox receives the answers to one request, or to several. The caller closes it. A synchronous subscription of nats.go would do
 // the same with room for 65,536 messages, half a megabyte, for each request.
 type inbox struct {
 	sub  *nats.Subscription

@@ -41,14 +41,14 @@ type JobConsumerInfo struct {
 }
 
 // Unusable returns an *UnusableError if no job of the consumer may be taken.
-func (l JobConsumerInfo) Unusable() error { return unusable(l.Differences) }
+func (i JobConsumerInfo) Unusable() error { return unusable(i.Differences) }
 
 // UnusableError names what makes a stream or consumer unusable. It is an ErrConfig.
 type UnusableError struct{ Differences []Difference }
 
 // unusable returns an *UnusableError that names the differences with which workers take no jobs; nil if there is none.
 func unusable(differences []Difference) error {
-	// A clone, because DeleteFunc changes its argument and the caller shows the list.
+	// DeleteFunc changes its argument, and the caller still needs the list.
 	bad := slices.DeleteFunc(slices.Clone(differences), func(d Difference) bool { return d.Use != Unusable })
 	if len(bad) == 0 {
 		return nil
@@ -85,17 +85,25 @@ func (c *Client) JobConsumerInfo(ctx context.Context, queue string, due bool) (J
 	return consumer.info(info), nil
 }
 
-// JobConsumers asks for the state of all consumers of fresh jobs or, if due, of due jobs, by queue. It is one request
-// for up to 256 consumers. A queue is missing if it has no consumer, or if its consumer has no leader now.
-func (c *Client) JobConsumers(ctx context.Context, due bool) (map[string]JobConsumerInfo, error) {
-	prefix, out := c.names.WorkerConsumer(""), map[string]JobConsumerInfo{}
+// EachJobConsumer calls use for the consumer of fresh jobs or, if due, of due jobs of each queue, with one request for up to 256
+// consumers. It leaves out a consumer that has no leader now.
+func (c *Client) EachJobConsumer(ctx context.Context, due bool, use func(queue string, info *jetstream.ConsumerInfo)) error {
+	prefix := c.names.WorkerConsumer("")
 	if due {
 		prefix = c.names.DueConsumer("")
 	}
-	err := c.Consumers(ctx, c.JobStream(due), func(info *jetstream.ConsumerInfo) {
+	return c.Consumers(ctx, c.JobStream(due), func(info *jetstream.ConsumerInfo) {
 		if queue, ours := strings.CutPrefix(info.Name, prefix); ours {
-			out[queue] = Settings{}.withDefaults().jobConsumer(c.names, queue, due).info(info)
+			use(queue, info)
 		}
+	})
+}
+
+// JobConsumers asks for the state of all consumers of fresh jobs or, if due, of due jobs, by queue: see EachJobConsumer.
+func (c *Client) JobConsumers(ctx context.Context, due bool) (map[string]JobConsumerInfo, error) {
+	out := map[string]JobConsumerInfo{}
+	err := c.EachJobConsumer(ctx, due, func(queue string, info *jetstream.ConsumerInfo) {
+		out[queue] = Settings{}.withDefaults().jobConsumer(c.names, queue, due).info(info)
 	})
 	return out, c.Explain("list the consumers of jobs", err)
 }
@@ -125,11 +133,8 @@ type DueConsumer struct {
 func (c *Client) DueConsumers(ctx context.Context) (list []DueConsumer, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	// All consumers of the stream are listed in one question, instead of one for each queue.
-	err = c.Consumers(ctx, c.JobStream(true), func(info *jetstream.ConsumerInfo) {
-		if queue, ours := strings.CutPrefix(info.Name, c.names.DueConsumer("")); ours {
-			list = append(list, DueConsumer{Queue: queue, Paused: info.Paused, Pending: int64(info.NumPending), Delivered: info.Delivered.Stream})
-		}
+	err = c.EachJobConsumer(ctx, true, func(queue string, info *jetstream.ConsumerInfo) {
+		list = append(list, DueConsumer{Queue: queue, Paused: info.Paused, Pending: int64(info.NumPending), Delivered: info.Delivered.Stream})
 	})
 	return list, c.Explain("list the consumers of due jobs", err)
 }
@@ -138,26 +143,34 @@ func (c *Client) DueConsumers(ctx context.Context) (list []DueConsumer, err erro
 func (c *Client) Waiting(ctx context.Context) (Fill, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	stream, err := c.js.Stream(ctx, c.JobStream(true))
+	info, err := c.StreamInfo(ctx, c.JobStream(true))
 	if err != nil {
 		return Fill{}, c.Explain("look for the waiting jobs", err)
 	}
-	return fillOf(stream.CachedInfo()), nil
+	return fillOf(info), nil
 }
 
 // Fill is how much of a stream's limits is used. A limit of zero is none.
-type Fill struct{ Bytes, MaxBytes, Msgs, MaxMsgs int64 }
+type Fill struct {
+	Bytes, MaxBytes, Msgs, MaxMsgs int64
+	LastSeq                        uint64 // the stream's last sequence at that time
+}
 
 // fillOf reads the fill from a stream's state. The server writes -1 for no limit.
 func fillOf(info *jetstream.StreamInfo) Fill {
 	return Fill{
 		Bytes: int64(info.State.Bytes), MaxBytes: max(0, info.Config.MaxBytes),
 		Msgs: int64(info.State.Msgs), MaxMsgs: max(0, info.Config.MaxMsgs),
+		LastSeq: info.State.LastSeq,
 	}
 }
 
-// Above reports whether more than a part, between 0 and 1, of a limit is used. A limit of zero is none, and
-// cannot be above a part.
+// Above reports whether more than a part, between 0 and 1, of one of the limits is used.
 func (f Fill) Above(part float64) bool {
 	return f.MaxBytes > 0 && float64(f.Bytes) > part*float64(f.MaxBytes) || f.MaxMsgs > 0 && float64(f.Msgs) > part*float64(f.MaxMsgs)
+}
+
+// HasFree reports whether at least so many bytes and messages may still be stored.
+func (f Fill) HasFree(bytes, msgs int64) bool {
+	return (f.MaxBytes == 0 || f.MaxBytes-f.Bytes >= bytes) && (f.MaxMsgs == 0 || f.MaxMsgs-f.Msgs >= msgs)
 }

@@ -2,12 +2,10 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -24,6 +22,7 @@ const (
 // account holds the limits of this user's account and what is used of them, as JetStream reports them. nats.go leaves
 // out some fields.
 type account struct {
+	apiAnswer
 	usage
 	Tiers map[string]usage `json:"tiers"`
 }
@@ -40,14 +39,10 @@ type usage struct {
 	} `json:"limits"`
 }
 
-// account asks for the limits of this user's account. Errors as Explain has them.
+// account asks for the limits of this user's account. Errors as Explain has them: an answer with an error has no limits, and
+// limits of zero would forecast that the server refuses everything.
 func (c *Client) account(ctx context.Context) (a account, err error) {
-	ctx, cancel := Bounded(ctx)
-	defer cancel()
-	msg, err := c.request(ctx, &nats.Msg{Subject: api + "INFO"})
-	if err == nil {
-		err = json.Unmarshal(msg.Data, &a)
-	}
+	err = c.askAPI(ctx, "INFO", map[string]any{}, &a)
 	return a, c.Explain("ask for the limits of the account", err)
 }
 
@@ -56,10 +51,10 @@ func (c *Client) account(ctx context.Context) (a account, err error) {
 type forecast struct {
 	client  *Client
 	account account
-	// Both begin with what the account uses already. The order of creation decides which stream is refused.
-	streams map[string]int   // that would be created, by tier
-	bytes   map[string]int64 // that would be reserved, by tier
-	// consumers are those of each stream, there already or to be created.
+	// What would be created so far, by tier. The order of creation decides which stream is refused.
+	streams map[string]int
+	bytes   map[string]int64 // reserved
+	// consumers counts the consumers of each stream, existing ones included.
 	consumers map[string]int
 }
 
@@ -87,118 +82,117 @@ func (f *forecast) tier(replicas int) string {
 	return fmt.Sprint("R", replicas)
 }
 
-// stream counts a stream that would be created, and returns the code and the text with which the server would refuse it;
+// streamRefusal counts a stream that would be created, and returns the code and the text with which the server would refuse it;
 // a zero code if it would not.
-func (f *forecast) stream(want streamConfig) (code jetstream.ErrorCode, text string) {
+func (f *forecast) streamRefusal(want streamConfig) (code jetstream.ErrorCode, text string) {
 	// Without tiers, the account counts every replica; with tiers, each tier counts streams once.
-	tier, of, replicas := f.tier(want.Replicas), f.account.usage, int64(want.Replicas)
+	tier, tierUsage, replicas := f.tier(want.Replicas), f.account.usage, int64(want.Replicas)
 	if tier != "" {
 		var ok bool
-		if of, ok = f.account.Tiers[tier]; !ok {
+		if tierUsage, ok = f.account.Tiers[tier]; !ok {
 			return codeNoTier, "no JetStream default or applicable tiered limit present"
 		}
 		replicas = 1
 	}
 	f.streams[tier]++
-	// A stream without a bound reserves nothing, but counts as one byte, so that an account without storage
-	// refuses it.
+	// A stream without a bound counts as one byte, so that an account without storage refuses it.
 	f.bytes[tier] += max(1, want.MaxBytes) * replicas
 	switch {
 	case f.lacksCluster(want):
 		return codeNoCluster, textNoCluster
-	case of.Limits.BytesRequired && want.MaxBytes <= 0:
+	case tierUsage.Limits.BytesRequired && want.MaxBytes <= 0:
 		return codeBytesRequired, "account requires a stream config to have max bytes set"
-	case of.Limits.MaxStreamBytes > 0 && want.MaxBytes > of.Limits.MaxStreamBytes:
+	case tierUsage.Limits.MaxStreamBytes > 0 && want.MaxBytes > tierUsage.Limits.MaxStreamBytes:
 		return codeBytesPerStream, "stream max bytes exceeds account limit max stream bytes"
-	case of.Limits.MaxStreams > 0 && of.Streams+f.streams[tier] > of.Limits.MaxStreams:
+	case tierUsage.Limits.MaxStreams > 0 && tierUsage.Streams+f.streams[tier] > tierUsage.Limits.MaxStreams:
 		return codeMaxStreams, "maximum number of streams reached"
-	case of.Limits.MaxStorage >= 0 && of.Reserved+f.bytes[tier] > of.Limits.MaxStorage:
+	case tierUsage.Limits.MaxStorage >= 0 && tierUsage.Reserved+f.bytes[tier] > tierUsage.Limits.MaxStorage:
 		return codeStorage, "insufficient storage resources available"
 	}
 	return 0, ""
 }
 
-// change returns the refusal of a change of one setting of a stream; a zero code if the server would accept it.
-func (f *forecast) change(want streamConfig, d Difference) (code jetstream.ErrorCode, text string) {
+// changeRefusal returns the refusal of a change of one setting of a stream; a zero code if the server would accept it.
+func (f *forecast) changeRefusal(want streamConfig, d Difference) (code jetstream.ErrorCode, text string) {
 	switch d.Field {
 	case "num_replicas":
 		if f.lacksCluster(want) {
 			return codeNoCluster, textNoCluster
 		}
 	case "max_bytes":
-		have, _ := strconv.ParseInt(d.Have, 10, 64) // none is "unlimited", and reserves nothing
+		have, _ := strconv.ParseInt(d.Have, 10, 64) // zero for "unlimited", which reserves nothing
 		// Only the growth is reserved.
 		want.MaxBytes -= max(0, have)
 		f.streams[f.tier(want.Replicas)]--
-		return f.stream(want)
+		return f.streamRefusal(want)
 	}
 	return 0, ""
 }
 
-// consumer counts a consumer that would be created, and returns its refusal; a zero code for none. The limits are those for
-// streams with so many replicas.
-func (f *forecast) consumer(want durable, replicas int) (code jetstream.ErrorCode, text string) {
+// consumerRefusal counts a consumer that would be created, and returns its refusal; a zero code for none. The stream's replicas
+// decide which limits hold.
+func (f *forecast) consumerRefusal(want durable, replicas int) (code jetstream.ErrorCode, text string) {
 	f.consumers[want.stream]++
-	of := f.account.usage
+	tierUsage := f.account.usage
 	if tier := f.tier(replicas); tier != "" {
-		of = f.account.Tiers[tier]
+		tierUsage = f.account.Tiers[tier]
 	}
-	if limit := of.Limits.MaxConsumers; limit > 0 && f.consumers[want.stream] > limit {
+	if limit := tierUsage.Limits.MaxConsumers; limit > 0 && f.consumers[want.stream] > limit {
 		return codeMaxConsumers, "maximum consumers limit reached"
 	}
 	return 0, ""
 }
 
-// foresee sets in each difference why the server would refuse its repair. gofer setup --dry-run shows it, so that an
-// owner learns of a refusal before anything is changed.
+// foresee sets in each difference why the server would refuse its repair, so that an owner learns of a refusal before
+// anything is changed.
 func (c *Client) foresee(ctx context.Context, s Settings, found []Difference) error {
 	f, err := c.forecast(ctx)
 	if err != nil {
 		return err
 	}
-	of := func(name string) (out []*Difference) {
-		for i := range found {
-			if found[i].Name == name {
-				out = append(out, &found[i])
-			}
-		}
-		return out
+	byName := map[string][]*Difference{}
+	for i := range found {
+		byName[found[i].Name] = append(byName[found[i].Name], &found[i])
 	}
 	for _, want := range s.streams(c.names) {
-		for _, d := range of("stream " + want.Name) {
-			if d.Repair != ByCreation {
-				d.refuse(f.change(want, *d))
-				continue
-			}
-			d.refuse(f.stream(want))
-			if other := c.otherStream(ctx, want); other != "" {
-				d.refuse(codeSubjectsOverlap, "subjects overlap with an existing stream: "+other+" is in the way")
-			}
-		}
+		f.refuseStream(ctx, want, byName["stream "+want.Name])
 	}
 	for _, want := range s.durables(c.names) {
-		there := true
-		for _, d := range of(want.String()) {
-			if d.Repair != ByCreation {
-				continue
-			}
-			there = false
-			// Its stream is refused, so it cannot be created at all.
-			if slices.ContainsFunc(of("stream "+want.stream), func(s *Difference) bool { return s.Refused != "" }) {
-				d.Refused = "its stream is missing"
-				continue
-			}
-			d.refuse(f.consumer(want, s.Replicas))
-			if others := c.otherConsumers(ctx, want); want.readsJobs() && others != "" {
-				d.refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
-			}
-		}
-		// An existing consumer counts in the limit, too.
-		if there {
-			f.consumers[want.stream]++
-		}
+		streamRefused := slices.ContainsFunc(byName["stream "+want.stream], func(d *Difference) bool { return d.Refused != "" })
+		f.refuseConsumer(ctx, want, s.Replicas, streamRefused, byName[want.String()])
 	}
 	return nil
+}
+
+// refuseStream sets the refusals of the differences of one stream.
+func (f *forecast) refuseStream(ctx context.Context, want streamConfig, found []*Difference) {
+	for _, d := range found {
+		if d.Repair != ByCreation {
+			d.refuse(f.changeRefusal(want, *d))
+			continue
+		}
+		d.refuse(f.streamRefusal(want))
+		if other := f.client.otherStream(ctx, want); other != "" {
+			d.refuse(codeSubjectsOverlap, "subjects overlap with an existing stream: "+other+" is in the way")
+		}
+	}
+}
+
+// refuseConsumer sets the refusal of a missing consumer, and counts a consumer that exists.
+func (f *forecast) refuseConsumer(ctx context.Context, want durable, replicas int, streamRefused bool, found []*Difference) {
+	i := slices.IndexFunc(found, func(d *Difference) bool { return d.Repair == ByCreation })
+	if i < 0 {
+		f.consumers[want.stream]++
+		return
+	}
+	if streamRefused {
+		found[i].Refused = "its stream is missing"
+		return
+	}
+	found[i].refuse(f.consumerRefusal(want, replicas))
+	if others := f.client.otherConsumers(ctx, want); want.readsJobs() && others != "" {
+		found[i].refuse(codeWQNotUnique, "filtered consumer not unique on workqueue stream: "+others+" is in the way")
+	}
 }
 
 // refuse sets why the server would refuse the repair of a difference. An earlier refusal stays: it names the first

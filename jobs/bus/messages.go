@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"time"
@@ -63,12 +62,12 @@ func (c *Client) LastSeq(ctx context.Context, kind, subject string) (uint64, err
 // batchMessages is how many messages one request of ReadFrom asks for.
 const batchMessages = 1000
 
-// ReadFrom calls use for each message under filter whose sequence is from or higher, in the order of the stream. It ends with the
-// newest one. Errors: ErrPermission, ErrNotSetUp, nats.ErrDisconnected while there is no connection.
+// ReadFrom calls use for each message under filter whose sequence is from or higher, in the order of the stream. It ends
+// with the newest one. Errors: ErrPermission, ErrNotSetUp, nats.ErrDisconnected while there is no connection.
 func (c *Client) ReadFrom(ctx context.Context, kind, filter string, from uint64, use func(Message)) error {
 	for {
 		end, err := c.batchFrom(ctx, kind, filter, from, batchMessages, use)
-		// end.last is below from if the answer holds nothing new, which would loop for ever.
+		// An answer without a message of the range would make the loop endless.
 		if err != nil || end.left == 0 || end.last < from {
 			return err
 		}
@@ -84,7 +83,7 @@ func (c *Client) CountFrom(ctx context.Context, kind, filter string, from uint64
 
 // CountAndOldest is CountFrom that also returns when the first of these messages was stored; zero without any.
 func (c *Client) CountAndOldest(ctx context.Context, kind, filter string, from uint64) (n uint64, oldest time.Time, err error) {
-	// One message is read, and the server says how many follow it. That is one request however many there are.
+	// The server says with one message how many follow it.
 	end, err := c.batchFrom(ctx, kind, filter, from, 1, func(m Message) { n, oldest = 1, m.At })
 	return n + end.left, oldest, err
 }
@@ -93,10 +92,7 @@ func (c *Client) CountAndOldest(ctx context.Context, kind, filter string, from u
 func (c *Client) CountSince(ctx context.Context, kind, filter string, since time.Time) (n uint64, err error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	request, err := json.Marshal(map[string]any{"start_time": since.UTC(), "next_by_subj": filter, "batch": 1})
-	if err != nil {
-		return 0, err
-	}
+	request := map[string]any{"start_time": since.UTC(), "next_by_subj": filter, "batch": 1}
 	end, err := c.readBatch(ctx, c.names.Stream(kind), request, 1, func(*nats.Msg) error { return nil })
 	// Without a message the server sends no sequence.
 	if end.last > 0 {
@@ -113,16 +109,13 @@ func (c *Client) Subjects(ctx context.Context, kind, filter string) (map[string]
 	return subjects, c.Explain("list subjects of stream "+c.names.Stream(kind), err)
 }
 
-// batchFrom reads some messages.
+// batchFrom reads at most batch messages, as ReadFrom does, and the end of the batch.
 func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64, batch int, use func(Message)) (end batchEnd, err error) {
 	if !c.nc.IsConnected() { // the connection would keep the request, and send it when no call waits for its answer
 		return end, nats.ErrDisconnected
 	}
 	// The server cuts an answer at max_bytes, whatever the batch asks for.
-	request, err := json.Marshal(map[string]any{"seq": max(1, from), "next_by_subj": filter, "batch": batch, "max_bytes": answerBytes})
-	if err != nil {
-		return end, err
-	}
+	request := map[string]any{"seq": max(1, from), "next_by_subj": filter, "batch": batch, "max_bytes": answerBytes}
 	end, err = c.readBatch(ctx, c.names.Stream(kind), request, batch, func(msg *nats.Msg) error {
 		seq, err := sequenceOf(msg)
 		if err != nil {
@@ -138,7 +131,7 @@ func (c *Client) batchFrom(ctx context.Context, kind, filter string, from uint64
 	return end, c.Explain("read stream "+c.names.Stream(kind), err)
 }
 
-// State is the state of a stream. If two states are equal, nothing was stored or deleted in between.
+// State is the state of a stream. Nothing was stored or deleted between two equal states.
 type State struct {
 	// CreatedAt is when the stream was created. Another stream under its name has other sequences.
 	CreatedAt         time.Time
@@ -154,22 +147,10 @@ func (c *Client) StateOf(ctx context.Context, kind string) (State, error) {
 	return State{CreatedAt: info.Created, Messages: info.State.Msgs, LastSeq: info.State.LastSeq}, nil
 }
 
-// createdAt returns when a stream was created. A stream that was deleted and created again has another time.
-func (c *Client) createdAt(ctx context.Context, name string) (time.Time, error) {
-	info, err := c.infoOf(ctx, name)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return info.Created, nil
-}
-
-// infoOf asks for the state of a stream. Its error says what to do.
+// infoOf is StreamInfo with a bound in time and an explained error.
 func (c *Client) infoOf(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	stream, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return nil, c.Explain("look for stream "+name, err)
-	}
-	return stream.CachedInfo(), nil
+	info, err := c.StreamInfo(ctx, name)
+	return info, c.Explain("look for stream "+name, err)
 }

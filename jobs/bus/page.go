@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -26,17 +25,11 @@ type Page struct {
 //
 // Errors: those of use, and of a request to the server, which Explain explains.
 func (c *Client) ReadPage(ctx context.Context, p Page, use func(*nats.Msg) error) (last uint64, more bool, err error) {
-	fields := map[string]any{"seq": p.After + 1, "next_by_subj": p.Subject, "batch": p.Limit, "max_bytes": pageBytes}
+	request := map[string]any{"seq": p.After + 1, "next_by_subj": p.Subject, "batch": p.Limit, "max_bytes": pageBytes}
 	if p.After == 0 && !p.Since.IsZero() {
-		delete(fields, "seq") // the server takes one of the two
-		fields["start_time"] = p.Since.UTC()
+		delete(request, "seq") // the server takes one of the two
+		request["start_time"] = p.Since.UTC()
 	}
-	request, err := json.Marshal(fields)
-	if err != nil {
-		return p.After, false, err
-	}
-	// It stays where it was if nothing is read, so a caller that continues from it does not begin again at the
-	// start.
 	last = p.After
 	end, err := c.readBatch(ctx, p.Stream, request, p.Limit, func(msg *nats.Msg) (err error) {
 		if last, err = sequenceOf(msg); err != nil {
@@ -54,7 +47,7 @@ const searchPage = 100
 // errFound ends a search.
 var errFound = errors.New("found")
 
-// nextReadable is the first message from a page on whose headers can be read, or ErrNotFound.
+// nextReadable returns the first message, from a page on, whose headers can be read; or ErrNotFound.
 func (c *Client) nextReadable(ctx context.Context, p Page) (found *nats.Msg, err error) {
 	for more := true; more; {
 		p.After, more, err = c.ReadPage(ctx, p, func(msg *nats.Msg) error {
@@ -72,8 +65,7 @@ func (c *Client) nextReadable(ctx context.Context, p Page) (found *nats.Msg, err
 	return nil, ErrNotFound
 }
 
-// DeliveredUpTo returns the sequence of the latest message that a consumer has given out, and zero for a consumer that does not
-// exist.
+// DeliveredUpTo returns the sequence of the latest message that a consumer has delivered; zero if there is no such consumer.
 func (c *Client) DeliveredUpTo(ctx context.Context, stream, consumer string) (uint64, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()

@@ -9,18 +9,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Plan lists what gofer setup would create or change, and what it cannot change. It changes nothing. The owner's
-// choices (placement, descriptions, limits on pulls) are not listed.
+// Plan lists what gofer setup would create or change, and what it cannot change. It is Inspect without the owner's choices:
+// placement, descriptions, limits on pulls.
 func (c *Client) Plan(ctx context.Context, s Settings) ([]Difference, error) {
 	// It is Inspect without the owner's choices, so both check the same settings.
 	all, err := c.Inspect(ctx, s)
-	var out []Difference
-	for _, d := range all {
-		if d.Repair != OwnersChoice {
-			out = append(out, d)
-		}
-	}
-	return out, err
+	return slices.DeleteFunc(all, func(d Difference) bool { return d.Repair == OwnersChoice }), err
 }
 
 // Inspect lists all that is missing, and every setting that differs from what gofer creates, except settings on which
@@ -34,11 +28,15 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		return nil, err
 	}
 	found = streams.Differences
+	strays, err := c.inspectStrays(ctx, found)
+	if err != nil {
+		return found, err
+	}
+	found = append(found, strays...)
 	s = s.withDefaults()
 	for _, want := range s.durables(c.names) {
 		if !want.readsJobs() {
-			// InspectStreams has listed the consumers of readers already.
-			continue // with the streams
+			continue // InspectStreams has listed the consumers of readers
 		}
 		_, differences, err := c.inspectDurable(ctx, want)
 		if err != nil {
@@ -50,14 +48,13 @@ func (c *Client) Inspect(ctx context.Context, s Settings) (found []Difference, e
 		}
 		found = append(found, differences...)
 	}
-	// Judged after all consumers were read: only a bound that every one of them has is the server's.
-	found = leaveServersLimit(found, len(s.durables(c.names)))
+	found = ignoreServersLimit(found, len(s.durables(c.names)))
 	return found, c.foresee(ctx, s, found)
 }
 
-// leaveServersLimit makes a bound of pulls the owner's choice if all consumers have it: it is then a limit of the
-// server, which clients can neither read nor change.
-func leaveServersLimit(found []Difference, consumers int) []Difference {
+// ignoreServersLimit makes a bound of pulls the owner's choice if all consumers, those of readers included, have it: then the
+// server sets it, and clients can neither read nor change the server's limits.
+func ignoreServersLimit(found []Difference, consumers int) []Difference {
 	bounds := func(d Difference) bool { return d.Field == "max_batch" }
 	n := 0
 	for _, d := range found {
@@ -82,8 +79,8 @@ func leaveServersLimit(found []Difference, consumers int) []Difference {
 type Streams struct {
 	// Differences are those of the streams, buckets and readers' consumers, as Inspect lists them.
 	Differences []Difference
-	// CreatedAt is when each stream was created, by its name. Another stream under the same name counts from 1 again, and takes
-	// an ack that is meant for the one before.
+	// CreatedAt is when each stream was created, by its name. Another stream under the same name counts from 1 again,
+	// and takes an ack that is meant for the one before.
 	CreatedAt map[string]time.Time
 	// Waiting is how much of the limits of the stream of waiting jobs is used.
 	Waiting Fill
@@ -102,8 +99,7 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 		if info != nil {
 			out.CreatedAt[want.Name] = info.Created
 		}
-		// Only one stream schedules: that of waiting jobs.
-		if want.AllowMsgSchedules && info != nil {
+		if want.AllowMsgSchedules && info != nil { // it is the stream of waiting jobs
 			out.Waiting = fillOf(info)
 		}
 	}
@@ -120,10 +116,11 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 	return out, nil
 }
 
-// Apply creates what is missing and changes what differs. It returns what it did, also if something else failed: the error
-// names everything that the server refuses, as it does with a change of a stream's retention.
+// Apply creates what is missing and changes what differs. A refusal by the server does not end it: it returns what it did,
+// and an error that names everything refused.
 func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err error) {
-	if err := c.checkServer(ctx); err != nil {
+	// A cluster that has just lost a server elects a leader for a moment, as in the requests below.
+	if err := c.retryWhileMoving(ctx, c.checkServer); err != nil {
 		return nil, err
 	}
 	s = s.withDefaults()
@@ -166,8 +163,7 @@ func (c *Client) inspectStream(ctx context.Context, want streamConfig) (info *je
 	return info, found, nil
 }
 
-// isEssential reports whether jobs are taken from the stream, or end in it. Without such a stream no job can end as the
-// message contract says.
+// isEssential reports whether no job can end as the message contract says without the stream.
 func (c *Client) isEssential(stream string) bool {
 	n := c.names
 	return slices.Contains([]string{n.Stream("JOBS"), n.Stream("RETRIES"), n.Stream("RESULTS"), n.Stream("DEAD"), "OBJ_" + n.Bucket("bodies")}, stream)
@@ -178,8 +174,7 @@ func (c *Client) isEssential(stream string) bool {
 func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Difference, err error) {
 	var info *jetstream.StreamInfo
 	var found []Difference
-	// Each step is repeated by itself, since a cluster answers nothing while it moves a stream.
-	err = c.repeat(ctx, func(ctx context.Context) (err error) {
+	err = c.retryWhileMoving(ctx, func(ctx context.Context) (err error) {
 		info, found, err = c.inspectStream(ctx, want)
 		return err
 	})
@@ -190,34 +185,41 @@ func (c *Client) applyStream(ctx context.Context, want streamConfig) (done []Dif
 		if err := c.ensureStream(ctx, want); err != nil {
 			return nil, err
 		}
-		// A missing stream is the one difference, which is now repaired.
-		return found, nil
+		return found, nil // the stream was missing
 	}
 	change, failed := changes(found)
 	if len(change) == 0 {
-		return nil, failed
+		if want.SubjectTransform != nil {
+			done, err = c.inspectStrays(ctx, found)
+		}
+		if len(done) > 0 {
+			err = c.moveStrays(ctx)
+		}
+		return done, errors.Join(failed, err)
 	}
-	// Settings of the owner's are kept: only what differs and may be changed is taken from want.
-	merged, err := merge(info.Config, want, change)
-	if err != nil {
-		return nil, err
-	}
-	err = c.repeat(ctx, func(ctx context.Context) error {
-		_, err := c.js.UpdateStream(ctx, merged)
-		return err
+	err = c.retryWhileMoving(ctx, func(ctx context.Context) error {
+		config, err := c.configOf(ctx, "STREAM.INFO."+want.Name)
+		if err != nil {
+			return err
+		}
+		// The owner's settings are kept: only what differs and may be changed is taken from want.
+		if err := merge(config, want, change); err != nil {
+			return err
+		}
+		return c.askAPI(ctx, "STREAM.UPDATE."+want.Name, config, &apiAnswer{})
 	})
 	if err != nil {
 		return nil, errors.Join(failed, c.setupError("change stream "+want.Name, err, nil))
 	}
-	// Results that came in before lie under the ingress subject, where no reader finds them.
-	if want.SubjectTransform != nil && slices.ContainsFunc(change, func(d Difference) bool { return d.Field == "subject_transform" }) {
-		failed = errors.Join(failed, c.bringStrays(ctx))
+	// Results that came in before may lie under the ingress subject, where no reader finds them.
+	if want.SubjectTransform != nil {
+		failed = errors.Join(failed, c.moveStrays(ctx))
 	}
 	return change, failed
 }
 
-// changes returns the differences that a change repairs. failed joins an *UnchangeableError for each other difference
-// that is not the owner's choice.
+// changes returns the differences that a change repairs. failed joins an *UnchangeableError for each of the others, the owner's
+// choices excepted.
 func changes(found []Difference) (change []Difference, failed error) {
 	for _, d := range found {
 		switch {
@@ -232,8 +234,8 @@ func changes(found []Difference) (change []Difference, failed error) {
 	return change, failed
 }
 
-// ConsumerInfo looks for a consumer of any kind; ErrConsumerNotFound or ErrStreamNotFound. A push consumer of
-// the name is found as well: it has to be shown before it can be replaced.
+// ConsumerInfo asks for the state of a consumer, a push consumer included: it is in the way of a pull consumer of that name.
+// Errors: jetstream.ErrConsumerNotFound, jetstream.ErrStreamNotFound.
 func (c *Client) ConsumerInfo(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
 	consumer, err := c.js.Consumer(ctx, stream, name)
 	if err == nil {
@@ -268,7 +270,7 @@ func (c *Client) inspectDurable(ctx context.Context, want durable) (have *consum
 func (c *Client) applyDurable(ctx context.Context, want durable) (done []Difference, err error) {
 	var have *consumerConfig
 	var found []Difference
-	err = c.repeat(ctx, func(ctx context.Context) (err error) {
+	err = c.retryWhileMoving(ctx, func(ctx context.Context) (err error) {
 		have, found, err = c.inspectDurable(ctx, want)
 		return err
 	})
@@ -297,19 +299,27 @@ func (c *Client) changeDurable(ctx context.Context, want durable, have consumerC
 	if slices.ContainsFunc(change, func(d Difference) bool { return d.Repair == ByRecreation }) {
 		return c.recreate(ctx, want)
 	}
-	merged, err := merge(have, want.config, change)
-	if err != nil {
-		return err
+	// The server demands the filter in the subject, so that permissions can bound what a user reads.
+	at := want.stream + "." + want.config.Durable
+	update := "CONSUMER.CREATE." + at
+	if have.FilterSubject != "" && len(have.FilterSubjects) == 0 {
+		update += "." + have.FilterSubject
 	}
-	err = c.repeat(ctx, func(ctx context.Context) error {
-		_, err := c.js.UpdateConsumer(ctx, want.stream, merged)
-		return err
+	err := c.retryWhileMoving(ctx, func(ctx context.Context) error {
+		config, err := c.configOf(ctx, "CONSUMER.INFO."+at)
+		if err != nil {
+			return err
+		}
+		if err := merge(config, want.config, change); err != nil {
+			return err
+		}
+		return c.askAPI(ctx, update, map[string]any{"stream_name": want.stream, "config": config, "action": "update"}, &apiAnswer{})
 	})
 	return c.setupError("change "+want.String(), err, nil)
 }
 
-// recreate deletes a consumer and creates it as it is wanted. Jobs that it had delivered are delivered again. A worker
-// may be faster and create it with the defaults.
+// recreate deletes a consumer and creates it with the settings of want. Jobs in hand are delivered again. A worker may be faster
+// and create it with the defaults.
 func (c *Client) recreate(ctx context.Context, want durable) error {
 	deleting, cancel := Bounded(ctx)
 	defer cancel()

@@ -27,7 +27,7 @@ const (
 	bodyStall = 15 * time.Second
 	// maxBodyTime bounds the storing of one body whatever its size.
 	maxBodyTime = time.Hour
-	// slowestLink is the lowest speed of a link that is allowed for, in bytes a second.
+	// slowestLink is the slowest connection for which TimeLimit is long enough, in bytes a second.
 	slowestLink = 64 << 10
 )
 
@@ -36,7 +36,7 @@ var (
 	errDisconnected = fmt.Errorf("the connection broke while the body was sent: %w", nats.ErrDisconnected)
 )
 
-// IsLarge reports whether the body goes to the object store. Store of another result takes seconds at most.
+// IsLarge reports whether the body goes to the object store. Store takes seconds at most for a result that is not large.
 func (p *PendingResult) IsLarge() bool { return p.outside }
 
 // TimeLimit is how long a call of Store may take. It grows with a body that goes to the object store.
@@ -49,8 +49,8 @@ func (p *PendingResult) TimeLimit() time.Duration {
 	return limit
 }
 
-// putBody stores the body in the object store under a name that no other put has, so that a put cannot change what a
-// stored result names. The result then names the object and holds no body.
+// putBody stores the body in the object store. The result then names the object and holds no body. Each put has a name of its
+// own, so that it cannot replace the object of a stored result.
 func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	store, err := c.objects(ctx)
 	if err != nil {
@@ -58,8 +58,7 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 	}
 	bucket, name := c.names.Bucket("bodies"), r.ID+"/"+nuid.Next()
 	meta := jetstream.ObjectMeta{Name: name, Opts: &jetstream.ObjectMetaOptions{ChunkSize: c.chunkSize()}}
-	// Each attempt has a new reader, so a repeated put sends the whole body.
-	err = c.whileMoving(ctx, bytes.NewReader(r.Body), func(ctx context.Context, body io.Reader) error {
+	err = c.putUnlessStalled(ctx, bytes.NewReader(r.Body), func(ctx context.Context, body io.Reader) error {
 		return c.refusals.watch(ctx, func(ctx context.Context) error {
 			_, err := store.Put(ctx, meta, body)
 			return err
@@ -79,12 +78,12 @@ func (c *Client) putBody(ctx context.Context, r *jobs.Result) error {
 // chunkSize returns the size of an object's chunks, in bytes: below max_payload even on servers that allow little.
 func (c *Client) chunkSize() uint32 { return uint32(max(1, min(maxChunkSize, c.nc.MaxPayload()/2))) }
 
-// whileMoving runs put, which reads body chunk by chunk, for as long as the server accepts chunks. A chunk is sent once
-// the server has the one before, because megabytes on a slow connection would delay heartbeats. The end of the connection
-// ends put: the answers to what was sent before never come. Errors: errStalled, errDisconnected, those of put.
-func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(context.Context, io.Reader) error) error {
+// putUnlessStalled runs put, which reads body chunk by chunk, as long as the server accepts chunks. Each chunk waits until the
+// server has the one before, because megabytes on a slow connection would delay heartbeats. The end of the connection ends put:
+// the answers to earlier chunks never come. Errors: errStalled, errDisconnected, those of put.
+func (c *Client) putUnlessStalled(ctx context.Context, body io.Reader, put func(context.Context, io.Reader) error) error {
 	var watching sync.WaitGroup
-	// Deferred first, so it runs last: the goroutine has ended when the function returns.
+	// It runs last, after the calls that end the goroutine.
 	defer watching.Wait()
 	ctx, endWatch := context.WithTimeout(ctx, maxBodyTime) // nats.go flushes with a deadline only
 	defer endWatch()
@@ -103,14 +102,14 @@ func (c *Client) whileMoving(ctx context.Context, body io.Reader, put func(conte
 		}
 	})
 	err := put(ctx, readerFunc(func(p []byte) (int, error) {
-		// The flush comes back when the server has read all before, so at most one chunk is on its way.
+		// The flush returns when the server has read everything before, the last chunk included.
 		if err := c.nc.FlushWithContext(ctx); err != nil {
 			return 0, err
 		}
 		stall.Reset(bodyStall)
 		return body.Read(p)
 	}))
-	// The cause says more than put's own error, which is mostly that of the context.
+	// put's own error is mostly that ctx has ended.
 	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errStalled) || errors.Is(cause, errDisconnected)) {
 		return cause
 	}
@@ -121,8 +120,7 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// deleteBody deletes the object of a result that was not stored. Failure does no harm: the age limit of the bucket
-// removes the object.
+// deleteBody deletes the object of a result that was not stored. If that fails, the age limit of the bucket removes the object.
 func (c *Client) deleteBody(ctx context.Context, r *jobs.Result) {
 	_, name, _ := strings.Cut(r.Object, "/")
 	if store, err := c.objects(ctx); err == nil {
@@ -152,12 +150,12 @@ func (c *Client) objects(ctx context.Context) (jetstream.ObjectStore, error) {
 	return store, nil
 }
 
-// forgetObjects makes the next use bind the object store again, because it may have been recreated.
+// forgetObjects makes the next use bind the object store again: after an error it may have been recreated.
 func (c *Client) forgetObjects() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bodies = nil
 }
 
-// Digest writes a SHA-256 as the object store does.
+// Digest returns a SHA-256 in the notation of the object store.
 func Digest(h hash.Hash) string { return "SHA-256=" + base64.URLEncoding.EncodeToString(h.Sum(nil)) }

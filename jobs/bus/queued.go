@@ -13,8 +13,8 @@ import (
 // queuedPage is how many queued jobs are read at once.
 const queuedPage = 1000
 
-// ReadQueued calls use, in order, with the queue of each queued or running job after a sequence. It reads at most limit
-// jobs, for about budget, but always one page. It returns the sequence of the last job, and whether others follow.
+// ReadQueued calls use with the queue of each queued or running job that follows the sequence after, in order. It reads at most
+// limit jobs, and begins no page later than budget. It returns the sequence of the last job, and whether others follow.
 //
 // Its cost depends on limit and not on how many jobs there are. A list of all subjects takes a server 20 s at a million
 // jobs, and blocks publishes meanwhile.
@@ -22,8 +22,8 @@ const queuedPage = 1000
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) ReadQueued(ctx context.Context, after uint64, limit int, budget time.Duration, use func(queue string)) (last uint64, more bool, err error) {
 	end := time.Now().Add(budget)
-	// The server counts what is left for each page. For a filter such as AllJobs it examines each subject; for all
-	// messages it has the number.
+	// For each page the server counts the messages that follow. It knows their number without a filter; with one, such as
+	// AllJobs, it examines each subject.
 	page := Page{Stream: c.names.Stream("JOBS"), Subject: ">", After: after}
 	for more = true; more && limit > 0; {
 		page.Limit = min(queuedPage, limit)

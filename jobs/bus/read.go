@@ -12,25 +12,25 @@ import (
 // reader reads the messages of a consumer, one at a time. One goroutine uses it, and closes it.
 type reader struct {
 	messages jetstream.MessagesContext
-	asked    bool // a read runs whose message was not returned yet
-	// came has room for one message, so the goroutine of a read can deliver it and end even after close.
-	came chan read
-	// refused is closed when the server refuses the pull requests to this user, and why says so then: nats.go repeats them for
-	// ever. end forgets both.
+	reading  bool // a read runs whose message was not returned yet
+	// results has room for one, so that the goroutine of a read ends even after close.
+	results chan readResult
+	// refused is closed when the server refuses the pull requests to this user, which nats.go would repeat for ever. refusal
+	// then returns the error. end stops watching for it.
 	refused <-chan struct{}
-	why     func() error
+	refusal func() error
 	end     func()
 }
 
-// read is what a read brought.
-type read struct {
+// readResult is the message or the error of a read.
+type readResult struct {
 	msg jetstream.Msg
 	err error
 }
 
 // read begins to read from a consumer, and asks for up to ahead messages in advance. The caller closes the reader.
 func (c *Client) read(ctx context.Context, consumer jetstream.Consumer, ahead int) (*reader, error) {
-	// It begins before the first pull request, which Messages sends.
+	// Messages sends the first pull request, so the watch begins before it.
 	allowed, end := c.refusals.begin(context.WithoutCancel(ctx), api+"CONSUMER.MSG.NEXT."+consumer.CachedInfo().Stream)
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(ahead), jetstream.WithMessagesErrOnMissingHeartbeat(false))
 	if err != nil {
@@ -38,32 +38,30 @@ func (c *Client) read(ctx context.Context, consumer jetstream.Consumer, ahead in
 		return nil, err
 	}
 	why := func() error { return context.Cause(allowed) }
-	return &reader{messages: messages, came: make(chan read, 1), refused: allowed.Done(), why: why, end: end}, nil
+	return &reader{messages: messages, results: make(chan readResult, 1), refused: allowed.Done(), refusal: why, end: end}, nil
 }
 
-// next returns the next message, or ctx's cause as soon as ctx ends; a later call then returns the message. It returns an error
-// at once if this user may not ask for messages. nats.go checks a context only between its attempts to create a lost consumer
-// again, which take up to 20 s: so the read runs in a goroutine.
+// next returns the next message. As soon as ctx ends it returns ctx's cause, and a later call returns the message. It returns an
+// error at once if this user may not ask for messages. The read runs in a goroutine, because nats.go ignores a context for up to
+// 20 s while it recreates a lost consumer.
 func (r *reader) next(ctx context.Context) (jetstream.Msg, error) {
-	if !r.asked {
-		r.asked = true
-		// Only one read runs at a time, however often ctx ends: the message that it brings is kept for the next
-		// call.
+	if !r.reading {
+		r.reading = true
 		go func() {
 			msg, err := r.messages.Next(jetstream.NextMaxWait(pullCheck))
 			if errors.Is(err, nats.ErrTimeout) {
 				msg, err = r.messages.Next()
 			}
-			r.came <- read{msg, err}
+			r.results <- readResult{msg, err}
 		}()
 	}
 	select {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-r.refused:
-		return nil, r.why()
-	case got := <-r.came:
-		r.asked = false
+		return nil, r.refusal()
+	case got := <-r.results:
+		r.reading = false
 		return got.msg, got.err
 	}
 }
@@ -75,69 +73,69 @@ func (r *reader) close() {
 }
 
 const (
-	// pullCheck is when Next is called again for a message: nats.go sends no pull request while another one is being sent,
-	// and looks again only in the next call, or after half a minute.
+	// pullCheck is after how long Next is called again: nats.go sends no pull request while it sends another one, and tries
+	// again only in the next call, or after half a minute.
 	pullCheck    = 500 * time.Millisecond
 	pendingCheck = time.Second      // how long no message comes before untilNow asks how many are left
 	pendingLimit = 30 * time.Second // how long that request may stay without an answer
-	// vainChecks is after how many such requests without a message the stream itself is asked whether it holds
-	// anything: after a purge of the stream, the count of a consumer may stay above zero.
-	vainChecks = 5
+	// streamCheckEvery is after how many such requests in a row the stream is asked whether it holds any message: after a
+	// purge, the count of the consumer may stay above zero.
+	streamCheckEvery = 5
 )
 
 // errNoMore is the end of what was stored when the reading began.
 var errNoMore = errors.New("no more messages")
 
-// untilNow reads the messages that were stored when the reading began, and perhaps one more.
+// untilNow reads the messages that were stored when the reading began, and at most one later message.
 type untilNow struct {
 	*reader
-	client   *Client
-	consumer jetstream.Consumer
-	began    time.Time // by the clock of the server that has the consumer
-	left     uint64    // at least so many messages are to come; the server may not have counted the latest
-	last     bool      // the latest message was the last one that the server has counted
-	later    bool      // the latest message is none of those that were stored before
-	empty    bool      // no message came, and the consumer had none
-	vain     int       // how often no message came although the consumer had some
+	client       *Client
+	consumer     jetstream.Consumer
+	startedAt    time.Time // by the clock of the server that has the consumer
+	left         uint64    // at least so many messages are to come; the server may not have counted the latest
+	wasLast      bool      // the latest message was the last one that the server has counted
+	cameLater    bool      // the latest message is none of those that were stored before
+	wasEmpty     bool      // no message came, and the consumer had none
+	silentChecks int       // how often no message came although the consumer had some
 }
 
 // newUntilNow reads the messages that the consumer had when it was created.
 func (c *Client) newUntilNow(r *reader, consumer jetstream.Consumer) *untilNow {
 	info := consumer.CachedInfo()
-	return &untilNow{reader: r, client: c, consumer: consumer, began: info.TimeStamp, left: info.NumPending, last: info.NumPending == 0}
+	return &untilNow{reader: r, client: c, consumer: consumer, startedAt: info.TimeStamp, left: info.NumPending, wasLast: info.NumPending == 0}
 }
 
-// next is the next message, or errNoMore. Messages may expire, or be purged, before they are delivered; then the consumer's
-// count says that none is left. Messages that are on their way may not be counted, so the count must be zero twice.
+// next returns the next message, or errNoMore. Messages may expire or be purged before they are delivered: then only the
+// consumer's count shows that none is left. It has to be zero twice, because it may leave out messages on their way.
 func (u *untilNow) next(ctx context.Context) (jetstream.Msg, error) {
-	// asked is when the consumer answered last; errors are ignored for pendingLimit.
-	for asked := time.Now(); !u.ended(ctx); {
-		patience, cancel := context.WithTimeout(ctx, pendingCheck)
-		msg, err := u.reader.next(patience)
-		silent := patience.Err() != nil && err != nil
+	// answeredAt is when the consumer answered last; errors are ignored for pendingLimit.
+	for answeredAt := time.Now(); !u.ended(ctx); {
+		waiting, cancel := context.WithTimeout(ctx, pendingCheck)
+		msg, err := u.reader.next(waiting)
+		silent := waiting.Err() != nil && err != nil
 		cancel()
 		if ctx.Err() != nil || !silent {
 			u.count(msg)
 			return msg, err
 		}
-		pending, err := u.pending(ctx)
+		info, err := u.info(ctx)
 		switch {
-		case err != nil && time.Since(asked) > pendingLimit:
+		case err != nil && time.Since(answeredAt) > pendingLimit:
 			return nil, err
 		case err != nil:
 			continue
-		// Zero twice with a pause between: messages on their way are counted nowhere for a moment.
-		case pending == 0 && u.empty, pending > 0 && u.isVain(ctx):
+		case info.NumPending == 0 && u.wasEmpty, info.NumPending > 0 && u.isCountStale(ctx):
 			return nil, errNoMore
 		}
-		u.empty, asked = pending == 0, time.Now()
+		u.wasEmpty, answeredAt = info.NumPending == 0, time.Now()
 	}
 	return nil, errNoMore
 }
 
-// isVain reports whether the consumer counts messages that the stream does not have.
-func (u *untilNow) isVain(ctx context.Context) bool {
-	if u.vain++; u.vain%vainChecks != 0 {
+// isCountStale reports whether the consumer counts messages although the stream is empty. It asks only in every
+// streamCheckEvery-th call.
+func (u *untilNow) isCountStale(ctx context.Context) bool {
+	if u.silentChecks++; u.silentChecks%streamCheckEvery != 0 {
 		return false
 	}
 	ctx, cancel := Bounded(ctx)
@@ -146,21 +144,33 @@ func (u *untilNow) isVain(ctx context.Context) bool {
 	return err == nil && info.State.Msgs == 0
 }
 
-// ended reports whether the latest message was the last one. The count that comes with a message may lag behind what is
-// stored, so the consumer is asked as well.
+// ended reports whether the latest message was the last one. Its own count may lag behind what is stored, so the consumer is
+// asked as well, and an error of that request is ignored.
 func (u *untilNow) ended(ctx context.Context) bool {
-	if u.later || !u.last {
-		return u.later
+	if u.cameLater || !u.wasLast {
+		return u.cameLater
 	}
-	pending, err := u.pending(ctx)
-	// An error counts as the end only together with the message's own count of zero.
-	u.last = err != nil || pending == 0
-	return u.last
+	info, err := u.info(ctx)
+	u.wasLast = err != nil || info.NumPending == 0 && !u.mayCountLate(ctx, info)
+	return u.wasLast
 }
 
-// count takes a message that has come into the counts; nil counts nothing.
+// mayCountLate reports whether messages of the stream may be missing in the count of a consumer. The server adds a stored message
+// to the counts of older consumers a moment later; the consumer that is made for a reading counts all. A message that is not for
+// this consumer looks the same, and then next ends when none comes.
+func (u *untilNow) mayCountLate(ctx context.Context, info *jetstream.ConsumerInfo) bool {
+	if info.Config.Durable == "" {
+		return false
+	}
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
+	stream, err := u.client.StreamInfo(ctx, info.Stream)
+	return err == nil && stream.State.LastSeq > info.Delivered.Stream
+}
+
+// count updates the counts after a message; nil means that none came.
 func (u *untilNow) count(msg jetstream.Msg) {
-	u.empty, u.vain = false, 0
+	u.wasEmpty, u.silentChecks = false, 0
 	if msg == nil {
 		return
 	}
@@ -171,21 +181,20 @@ func (u *untilNow) count(msg jetstream.Msg) {
 	if u.left > 0 {
 		u.left--
 	}
-	u.last = meta.NumPending == 0
-	// A message after the beginning of the call, once the counted ones are through, came later.
-	u.later = u.left == 0 && meta.Timestamp.After(u.began)
+	u.wasLast = meta.NumPending == 0
+	u.cameLater = u.left == 0 && meta.Timestamp.After(u.startedAt)
 }
 
-// pending is how many messages the consumer has to deliver. nats.go may wait for a lock that the creation of a consumer
-// holds, even after ctx has ended.
-func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
+// info asks for the state of the consumer. The request runs in a goroutine: nats.go may wait, even after
+// ctx has ended, for a lock that the creation of a consumer holds.
+func (u *untilNow) info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	type answer struct {
 		info *jetstream.ConsumerInfo
 		err  error
 	}
-	// Room for one, so the goroutine ends although its result is not received.
+	// The channel has room for the answer, so the goroutine ends even if nobody receives it.
 	answered := make(chan answer, 1)
 	go func() {
 		info, err := u.consumer.Info(ctx)
@@ -193,11 +202,8 @@ func (u *untilNow) pending(ctx context.Context) (n uint64, err error) {
 	}()
 	select {
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case a := <-answered:
-		if a.err != nil {
-			return 0, a.err
-		}
-		return a.info.NumPending, nil
+		return a.info, a.err
 	}
 }

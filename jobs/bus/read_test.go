@@ -31,5 +31,39 @@ func TestAReaderEndsThoughTheCountOfItsConsumerIsWrong(t *testing.T) {
 	in := install(t, bus.Settings{})
 	consumer, err := in.js.Consumer(soon(t), "GOFER_EVENTS", bus.Reader)
 	must(t, err)
-	must(t, in.ReadUntilNow(soon(t), miscounted{consumer}))
+	_, err = in.ReadUntilNow(soon(t), miscounted{consumer})
+	must(t, err)
+}
+
+// late is a consumer whose first answers do not count the latest messages, as those of a busy server may do.
+type late struct {
+	jetstream.Consumer
+	answers *int
+}
+
+func (l late) CachedInfo() *jetstream.ConsumerInfo {
+	info := *l.Consumer.CachedInfo()
+	info.NumPending = 0
+	return &info
+}
+
+func (l late) Info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+	info, err := l.Consumer.Info(ctx)
+	if *l.answers++; err == nil && *l.answers == 1 {
+		info.NumPending = 0
+	}
+	return info, err
+}
+
+func TestAReaderGetsMessagesThatItsConsumerHasNotCountedYet(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	consumer, err := in.js.Consumer(soon(t), "GOFER_EVENTS", bus.Reader)
+	must(t, err)
+	_, err = in.js.Publish(soon(t), in.Names().PoolEvent("w"), nil)
+	must(t, err)
+	got, err := in.ReadUntilNow(soon(t), late{consumer, new(int)})
+	if must(t, err); got != 1 {
+		t.Errorf("%d messages were read, want 1", got)
+	}
 }

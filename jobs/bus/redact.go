@@ -26,8 +26,8 @@ func (d Dial) LogValue() slog.Value { return slog.StringValue(d.String()) }
 // MarshalText is String.
 func (d Dial) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// redact removes everything before the last @ from each address. It does not parse, so it also works on addresses that
-// are wrong.
+// redact removes everything before the last @ from each address, because a password may hold an @. It parses nothing, so it
+// works on wrong addresses, too.
 func redact(servers string) string {
 	var out []string
 	for text := range strings.SplitSeq(servers, ",") {
@@ -41,8 +41,8 @@ func redact(servers string) string {
 	return strings.Join(out, ",")
 }
 
-// withoutSecrets keeps the error's text unless a password or a token is in it. A short secret may occur by chance, and
-// cutting it out would show it: then only the kind of the error is named.
+// withoutSecrets returns an error with the text of err, or only with its kind if the text holds a password or a token. To
+// cut out a short secret, which may occur by chance, would show it.
 func (d Dial) withoutSecrets(err error) error {
 	if errors.Is(err, nats.ErrNoServers) {
 		return syscall.ECONNREFUSED // nats.go turns it into ErrNoServers
@@ -50,7 +50,7 @@ func (d Dial) withoutSecrets(err error) error {
 	// The text is searched for each secret in each spelling; one that is found makes the whole text unusable.
 	for _, secret := range d.secrets() {
 		if strings.Contains(err.Error(), secret) {
-			return kindOfFailure(err)
+			return networkError(err)
 		}
 	}
 	return errors.New(strings.TrimPrefix(err.Error(), "nats: "))
@@ -71,14 +71,14 @@ func (d Dial) secrets() (out []string) {
 			secret = u.User.Username()
 		}
 		_, spelt, _ := strings.Cut(u.User.String(), ":")
-		// A URL can spell the same password in several ways, and a library may repeat it in any of them.
+		// A library may repeat a password in any spelling that a URL allows.
 		out = append(out, secret, spelt, url.QueryEscape(secret), url.PathEscape(secret))
 	}
 	return slices.DeleteFunc(out, func(secret string) bool { return secret == "" })
 }
 
-// kindOfFailure names an error of the network in words that are the same whatever the address and the user.
-func kindOfFailure(err error) error {
+// networkError returns the kind of an error, in a text that depends on neither address nor user.
+func networkError(err error) error {
 	if code, ok := errors.AsType[syscall.Errno](err); ok {
 		return code
 	}

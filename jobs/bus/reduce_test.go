@@ -3,6 +3,8 @@ package bus_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -123,6 +125,52 @@ func TestABodyThatTheObjectStoreRefusesIsLeftOutAndSaid(t *testing.T) {
 	}
 }
 
+// TestABodyThatNeverFitsKeepsNoWorker stores bodies that are larger than the limit of their stream. They would wait for room for
+// ever, and the worker would take no other jobs. A body that may fit later waits.
+func TestABodyThatNeverFitsKeepsNoWorker(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 2 << 20})
+	for _, size := range []int{2<<20 - 1, 2 << 20, 3 << 20} {
+		id := fmt.Sprint("b", size)
+		stored, err := in.StoreResult(soon(t), success(id, make([]byte, size)))
+		if err != nil || !stored.Won || !slices.Equal(stored.Omitted, []string{"body"}) || !bus.IsFull(stored.Refusal) {
+			t.Errorf("%d bytes: got %+v, %v; want it stored without its body", size, stored, err)
+		}
+	}
+	_, err := in.StoreResult(soon(t), success("first", make([]byte, 3<<19)))
+	must(t, err)
+	stored, err := in.StoreResult(soon(t), success("second", make([]byte, 3<<19)))
+	if !errors.Is(err, bus.ErrResultsFull) {
+		t.Errorf("a second large body: got %+v, %v; want it to wait for room", stored, err)
+	}
+}
+
+func TestABodyWaitsForRoomInAStreamThatSomebodyHasClosedForAWhile(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{ResultsMaxBytes: 1000})
+	stored, err := in.StoreResult(soon(t), success("a", make([]byte, 2000)))
+	if !errors.Is(err, bus.ErrResultsFull) {
+		t.Errorf("got %+v, %v; want it to wait for room", stored, err)
+	}
+}
+
+// TestAnInlineBodyThatNeverFitsGoesToTheObjectStore bounds the results alone, below the size of a body that a message carries.
+func TestAnInlineBodyThatNeverFitsGoesToTheObjectStore(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{ResultsMaxBytes: 200 << 10})
+	body := bytes.Repeat([]byte("b"), 200<<10)
+	r := success("a", body)
+	stored, err := in.StoreResult(soon(t), r)
+	if err != nil || !stored.Won || len(stored.Omitted) > 0 || r.Object == "" {
+		t.Fatalf("got %+v in object %q, %v; want all of it stored", stored, r.Object, err)
+	}
+	reader, err := in.client.Body(soon(t), *r)
+	must(t, err)
+	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("got %d bytes, %v; want the body", len(got), err)
+	}
+}
+
 // limit bounds the messages of a stream, as an owner may do.
 func limit(t *testing.T, in *installation, stream string, size int32) {
 	t.Helper()
@@ -149,7 +197,7 @@ func TestTheMessageOfAResultIsBuiltOnce(t *testing.T) {
 	})
 	r := success("a", nil)
 	r.Header = map[string][]string{"X": {"y"}}
-	p := client.Pending(*r)
+	p := client.Pending(r)
 	if _, err := p.Store(soon(t)); err == nil {
 		t.Error("the first try is stored, want it refused")
 	}

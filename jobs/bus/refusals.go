@@ -11,11 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// refusals finds the request that a permission violation is about. The server reports a violation on the connection and
-// not as the answer to the request, which would run into its time limit. nats.Conn.LastError keeps the last violation
-// until the connection is made again, so it says nothing about a later request.
+// refusals ends the request that a permission violation is about. The server reports a violation on the connection and not
+// as the answer to the request, which would run into its time limit. nats.Conn.LastError is of no use: it keeps an old
+// violation until the connection is made again.
 type refusals struct {
-	refused func(subject string, err error) // ends the publishes that confirmations has
+	refused func(subject string, err error) // ends the publishes that wait in confirmations
 
 	mu        sync.Mutex // guards the maps
 	waiting   map[*request]struct{}
@@ -26,20 +26,27 @@ type refusals struct {
 type request struct {
 	subjects []string
 	refuse   context.CancelCauseFunc
+	optional bool // see Optional
 }
+
+// optional is the key of a context for Optional.
+type optional struct{}
+
+// Optional returns a context for requests that this NATS user may lack the right for. Such a refusal ends the request and is
+// neither logged nor an error of the connection.
+func Optional(ctx context.Context) context.Context { return context.WithValue(ctx, optional{}, true) }
 
 // watchRefusals begins to watch a connection. It calls refused with the subject of each publish that the server refuses. The
 // connection's own error handler is called as before.
 func watchRefusals(nc *nats.Conn, refused func(subject string, err error)) *refusals {
 	r := &refusals{refused: refused, waiting: map[*request]struct{}{}, listening: map[*listener]struct{}{}}
-	// The handler of Connect logs; this one runs first and calls it.
+	// The handler of Connect, which logs.
 	next := nc.ErrorHandler()
 	nc.SetErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-		if subject, ok := refusedSubject(err, "Publish"); ok {
-			r.refuse(subject, err)
+		if subject, ok := refusedSubject(err, "Publish"); ok && r.refuse(subject, err) {
+			return
 		}
-		// An expected refusal of a subscription is no error of the connection.
-		if subject, ok := refusedSubject(err, "Subscription"); ok && r.isExpected(subject) {
+		if subject, ok := refusedSubject(err, "Subscription"); ok && r.notifyListeners(subject) {
 			return
 		}
 		if next != nil {
@@ -49,8 +56,8 @@ func watchRefusals(nc *nats.Conn, refused func(subject string, err error)) *refu
 	return r
 }
 
-// refusedSubject reads the subject of a refused publish or subscription from the server's text; the protocol has no other
-// form of it.
+// refusedSubject reads the subject of a refused publish or subscription from the server's text. The protocol sends it in no
+// other form.
 func refusedSubject(err error, what string) (subject string, ok bool) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		return "", false
@@ -68,19 +75,22 @@ func refusedSubject(err error, what string) (subject string, ok bool) {
 	return subject, err == nil
 }
 
-// refuse ends the requests that a refused subject is about. It calls only cancel functions under the lock, which do not
-// block.
-func (r *refusals) refuse(subject string, err error) {
+// refuse ends the requests that a refused subject is about, and reports whether all of them are optional. It calls only
+// cancel functions under the lock, which do not block.
+func (r *refusals) refuse(subject string, err error) (expected bool) {
 	r.refused(subject, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	needed := false
 	for request := range r.waiting {
 		for _, own := range request.subjects {
 			if isAbout(subject, own) {
 				request.refuse(err)
+				expected, needed = true, needed || !request.optional
 			}
 		}
 	}
+	return expected && !needed
 }
 
 // listener is called when the server refuses a subscription whose subject begins with prefix.
@@ -103,8 +113,8 @@ func (c *Client) ExpectRefusal(prefix string, refused func()) (forget func()) {
 	}
 }
 
-// isExpected reports whether the refusal of a subscription is expected, and calls its listeners without the lock.
-func (r *refusals) isExpected(subject string) bool {
+// notifyListeners calls the listeners of a refused subscription, without the lock, and reports whether there are any.
+func (r *refusals) notifyListeners(subject string) bool {
 	var expecting []*listener
 	r.mu.Lock()
 	for l := range r.listening {
@@ -119,8 +129,8 @@ func (r *refusals) isExpected(subject string) bool {
 	return len(expecting) > 0
 }
 
-// isAbout reports whether a refused subject is own, or begins with own. A server may name a request to the JetStream API by
-// another prefix: that of a domain, or the one that it maps the subject to.
+// isAbout reports whether a refused subject is own, or begins with own. A server may name a request to the JetStream API with
+// another prefix: that of a domain, or that of a subject mapping.
 func isAbout(refused, own string) bool {
 	if refused == own || strings.HasPrefix(refused, own+".") {
 		return true
@@ -131,15 +141,15 @@ func isAbout(refused, own string) bool {
 		return false
 	}
 	request = "." + request
-	// Two tokens are too few to name one request among others, so more are demanded for a match in the middle.
+	// Two tokens do not identify a request in the middle of a subject.
 	return strings.HasSuffix(refused, request) || strings.Count(request, ".") > 2 && strings.Contains(refused, request+".")
 }
 
-// begin returns a context that a refusal of one of the subjects, or of what begins with them, ends with the refusal as its cause.
-// The caller calls end when it sends no more.
+// begin returns a context for requests to the subjects, or to longer subjects that begin with them. A refusal of one ends the
+// context and is its cause. The caller calls end when it sends no more.
 func (r *refusals) begin(ctx context.Context, subjects ...string) (watched context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	own := &request{subjects: subjects, refuse: cancel}
+	own := &request{subjects: subjects, refuse: cancel, optional: ctx.Value(optional{}) != nil}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting[own] = struct{}{}
@@ -151,32 +161,33 @@ func (r *refusals) begin(ctx context.Context, subjects ...string) (watched conte
 	}
 }
 
-// watch runs do, which sends to one of the subjects or to what begins with them. A refusal by the server ends do's ctx at
-// once and is returned; it wraps nats.ErrPermissionViolation.
+// watch runs do, which sends to the subjects as for begin. A refusal by the server ends do's ctx at once and is returned.
+// It wraps nats.ErrPermissionViolation.
 func (r *refusals) watch(ctx context.Context, do func(context.Context) error, subjects ...string) error {
 	// It begins before do sends, so that the refusal cannot come too early.
 	ctx, end := r.begin(ctx, subjects...)
 	defer end()
 	err := do(ctx)
-	// Only an error becomes a refusal: do may have succeeded before the server reported another one.
+	// do may have succeeded, and the refusal may be of another request to the same subject.
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, nats.ErrPermissionViolation) {
 		return cause
 	}
 	return Plain(err)
 }
 
-// Ask runs do, which sends requests to subject, or to what begins with it, and waits for answers in its own time. A refusal of
-// the server ends do's ctx at once and is returned as an ErrPermission. Plain words any other error of do.
+// Ask runs do, which sends requests to subject, or to longer subjects that begin with it, and bounds its own time. A
+// refusal by the server ends do's ctx at once and is returned as an ErrPermission. Any other error of do is returned as
+// Plain words it.
 func (c *Client) Ask(ctx context.Context, subject string, do func(context.Context) error) error {
 	err := c.refusals.watch(ctx, do, subject)
 	if errors.Is(err, nats.ErrPermissionViolation) {
-		return refused("ask "+subject, err)
+		return permissionError("ask "+subject, err)
 	}
 	return err
 }
 
-// refused returns an ErrPermission with the server's text, which says what this user may not do.
-func refused(action string, err error) error {
+// permissionError returns an ErrPermission with the server's text, which says what this user may not do.
+func permissionError(action string, err error) error {
 	text := err.Error()
 	if _, rest, ok := strings.Cut(text, "Permissions Violation for "); ok {
 		text = strings.Replace(strings.ToLower(rest[:1])+rest[1:], "subscription to", "subscribe to", 1)

@@ -3,8 +3,10 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,4 +176,34 @@ func TestAStreamWithoutALeaderIsNotCalledMissing(t *testing.T) {
 		})
 	}
 	asking.Wait()
+}
+
+// TestPublishesThatGetNoAnswerTogetherAskOnce has a server that answers no publish, as one that is too slow, and counts the
+// questions about the stream.
+func TestPublishesThatGetNoAnswerTogetherAskOnce(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	must(t, in.js.DeleteStream(soon(t), in.names.Stream("RESULTS")))
+	nc := in.nc
+	silent, err := nc.Subscribe(in.names.ResultsIngress(), func(*natsgo.Msg) {})
+	must(t, err)
+	defer func() { must(t, silent.Unsubscribe()) }()
+	var asked atomic.Int32
+	questions, err := nc.Subscribe("$JS.API.STREAM.INFO."+in.names.Stream("RESULTS"), func(*natsgo.Msg) { asked.Add(1) })
+	must(t, err)
+	defer func() { must(t, questions.Unsubscribe()) }()
+	must(t, nc.Flush())
+	var publishing sync.WaitGroup
+	for i := range 50 {
+		publishing.Go(func() {
+			if _, err := in.StoreResult(t.Context(), success(fmt.Sprint(i), nil)); !errors.Is(err, bus.ErrNotSetUp) {
+				t.Errorf("got %v, want %v", err, bus.ErrNotSetUp)
+			}
+		})
+	}
+	publishing.Wait()
+	// Each publish has its own timeout, so on a busy machine they fail in several groups. Without sharing there are 50 questions.
+	if n := asked.Load(); n < 1 || n > 25 {
+		t.Errorf("50 publishes asked %d times, want one question for those that fail together", n)
+	}
 }

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -10,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// takes is how often a message is looked up that another one may replace meanwhile.
-const takes = 4
+// maxLookups bounds the look-ups of a message that other messages may replace meanwhile.
+const maxLookups = 4
 
 // RemoveScheduled removes a job that waits for its time or for a site, and a due job. A job that is not found is no
 // error.
@@ -22,22 +21,22 @@ func (c *Client) RemoveScheduled(ctx context.Context, queue, id string) error {
 // Unschedule removes a job wherever it waits. It purges the subject of a job that waits for its time, which no consumer reads.
 // It deletes a job that waits for a site, or that is due, by its sequence. found may be the job's message, as for RemoveMessage.
 func (c *Client) Unschedule(ctx context.Context, queue, id string, found *nats.Msg) error {
-	// The job is removed in the order in which it moves through the streams, so it cannot be missed.
+	// This is the order in which a job moves, so a job that moves meanwhile is not missed.
 	if err := c.purge(ctx, c.names.Stream("RETRIES"), c.names.ScheduledJob(queue, id)); err != nil {
 		return err
 	}
-	if err := c.leaveSite(ctx, queue, id); err != nil {
+	if err := c.removeSiteWait(ctx, queue, id); err != nil {
 		return err
 	}
 	return c.RemoveMessage(ctx, c.names.Stream("RETRIES"), c.names.DueJob(queue, id), found)
 }
 
-// leaveSite removes a job that waits for a site. The id may be that of an invalid job, which never waits.
-func (c *Client) leaveSite(ctx context.Context, queue, id string) error {
+// removeSiteWait removes a job that waits for a site. The id may be that of an invalid job, which never waits.
+func (c *Client) removeSiteWait(ctx context.Context, queue, id string) error {
 	if !(Key{queue, id}).Valid() {
 		return nil
 	}
-	for range takes {
+	for range maxLookups {
 		job, found, err := c.SiteWait(ctx, Key{queue, id}, 0)
 		if err != nil || !found {
 			return err
@@ -58,7 +57,7 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
-	for range takes {
+	for range maxLookups {
 		// found saves the first look-up.
 		if found == nil || found.Header.Get(jetstream.SubjectHeader) != subject {
 			found, err = c.direct(ctx, stream, map[string]any{"last_by_subj": subject})
@@ -81,45 +80,33 @@ func (c *Client) RemoveMessage(ctx context.Context, stream, subject string, foun
 	return nil
 }
 
-// purge removes the messages of one subject. The subject must be a literal one: an empty one would empty the
-// stream. The check stands before everything else: a wildcard would remove other jobs.
+// purge removes the messages of one subject. An empty subject would empty the stream, and a wildcard would remove other jobs.
 func (c *Client) purge(ctx context.Context, stream, subject string) error {
 	if !Publishable(subject) {
 		return fmt.Errorf("%q is not one subject", Clip(subject))
 	}
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	s, err := c.js.Stream(ctx, stream)
+	return c.purgeWith(ctx, stream, jetstream.WithPurgeSubject(subject))
+}
+
+// purgeWith removes the messages of a stream that the options select; without options, all of them.
+func (c *Client) purgeWith(ctx context.Context, name string, opts ...jetstream.StreamPurgeOpt) error {
+	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
 		return err
 	}
-	return c.refusals.watch(ctx, func(ctx context.Context) error {
-		return s.Purge(ctx, jetstream.WithPurgeSubject(subject))
-	}, api+"STREAM.PURGE."+stream)
+	return c.refusals.watch(ctx, func(ctx context.Context) error { return stream.Purge(ctx, opts...) }, api+"STREAM.PURGE."+name)
 }
 
 // PurgeUpTo removes the messages of a stream under a filter up to and including a sequence, and returns how many there were. It
 // is for streams without consumers that count acks: see RemoveMessage.
 func (c *Client) PurgeUpTo(ctx context.Context, stream, filter string, upTo uint64) (purged uint64, err error) {
-	request, err := json.Marshal(map[string]any{"filter": filter, "seq": upTo + 1}) // the server keeps the message of seq
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := Bounded(ctx)
-	defer cancel()
-	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.PURGE." + stream, Data: request})
-	if err != nil {
-		return 0, err
-	}
 	var answer struct {
-		Error  *jetstream.APIError `json:"error"`
-		Purged uint64              `json:"purged"`
+		apiAnswer
+		Purged uint64 `json:"purged"`
 	}
-	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return 0, err
-	}
-	if answer.Error != nil {
-		return 0, answer.Error
-	}
-	return answer.Purged, nil
+	request := map[string]any{"filter": filter, "seq": upTo + 1} // the server keeps the message of seq
+	err = c.askAPI(ctx, "STREAM.PURGE."+stream, request, &answer)
+	return answer.Purged, err
 }

@@ -19,10 +19,10 @@ type ReplicaLag struct {
 }
 
 // String is the name and the reason.
-func (b ReplicaLag) String() string { return b.Name + ": " + b.Why }
+func (l ReplicaLag) String() string { return l.Name + ": " + l.Why }
 
-// ReplicaLags lists the streams, and the consumers of s, whose replicas are not all current, or that do not say. Nothing is
-// behind on a server without a cluster. Errors: ErrPermission.
+// ReplicaLags lists the streams, and the consumers of s, whose replicas are not all current. It also lists those that give no
+// answer. Without a cluster it lists none. Errors: ErrPermission.
 func (c *Client) ReplicaLags(ctx context.Context, s Settings) (out []ReplicaLag, err error) {
 	s = s.withDefaults()
 	add := func(name string, cluster *jetstream.ClusterInfo, replicas int, failure error) {
@@ -57,11 +57,10 @@ func (c *Client) ReplicaLags(ctx context.Context, s Settings) (out []ReplicaLag,
 func (c *Client) streamCluster(ctx context.Context, name string) (*jetstream.ClusterInfo, int, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	stream, err := c.js.Stream(ctx, name)
+	info, err := c.StreamInfo(ctx, name)
 	if err != nil {
 		return nil, 0, err
 	}
-	info := stream.CachedInfo()
 	return info.Cluster, info.Config.Replicas, nil
 }
 
@@ -76,9 +75,8 @@ func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.Clu
 	return info.Cluster, nil
 }
 
-// whyBehind says which replicas are not current; empty if all of them are. moving is true while the cluster itself
-// changes them. A server of version 2.15 or newer calls replicas current while it still moves the group, so Desired,
-// which is there until the move has ended, counts.
+// whyBehind says which replicas are not current; empty if all of them are. moving is true while the cluster itself changes them:
+// then Desired is set. Since version 2.15, a server calls replicas current before the move has ended.
 func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving bool) {
 	// The cases go from what the cluster is doing to what single servers lack.
 	switch {
@@ -107,13 +105,13 @@ func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving
 	return strings.Join(late, ", "), false
 }
 
-// behindPause is the time between two requests of AwaitReplicas.
-const behindPause = time.Second
+// lagPause is the time between two requests of AwaitReplicas.
+const lagPause = time.Second
 
-// AwaitReplicas waits until nothing is behind, for as long as ctx lasts, and calls report with each list that is not empty.
+// AwaitReplicas waits until all replicas are current, and calls report with each list of those that are not. They have to be
+// current twice in a row: a server may call a replica current a moment before that asks its leader for what it lacks.
 //
-// Nothing must be behind twice in a row: a replica may be called current a moment before it asks its leader for what it lacks.
-// Errors: ErrPermission; else the cause of the end of ctx, with what is behind.
+// Errors: ErrPermission; the cause of the end of ctx, with the last list.
 func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]ReplicaLag)) error {
 	var last []ReplicaLag
 	for clears := 0; ; {
@@ -134,12 +132,12 @@ func (c *Client) AwaitReplicas(ctx context.Context, s Settings, report func([]Re
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for replicas: %w%s", context.Cause(ctx), describe(last))
-		case <-time.After(behindPause):
+		case <-time.After(lagPause):
 		}
 	}
 }
 
-// describe names what is behind, as the end of an error text.
+// describe returns the list as the end of an error text.
 func describe(list []ReplicaLag) (text string) {
 	for i, b := range list {
 		text += []string{": ", "; "}[min(i, 1)] + b.String()

@@ -11,8 +11,8 @@ import (
 // metadataVersion is where the leader of a stream names its version.
 const metadataVersion = "_nats.ver"
 
-// refuseReplicas leaves the replicas of a stream with scheduled messages as they are on a server that would forget when to
-// release them. It knows the versions of two servers: the stream's leader and the one that it is connected to.
+// refuseReplicas refuses a change of the replicas of a stream with scheduled messages if a server would then forget when to
+// release them. It knows the versions of two servers: the stream's leader and the one that the client is connected to.
 func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Difference) {
 	if !info.Config.AllowMsgSchedules || info.State.Msgs == 0 {
 		return
@@ -53,13 +53,14 @@ func keepsTimers(version string) bool {
 // setupBound is how long one step of a set-up is repeated. While a cluster moves a stream or its consumers to other
 // replicas and elects their leaders, it does not answer requests about them.
 const (
+	// setupBound is how long one step of a set-up is repeated. While a cluster moves a stream or its consumers to other
+	// replicas and elects their leaders, it does not answer requests about them.
 	setupBound = 30 * time.Second
 	setupPause = 250 * time.Millisecond
 )
 
-// repeat repeats a call after a transient error, for setupBound at most, and returns the last error.
-func (c *Client) repeat(ctx context.Context, try func(context.Context) error) error {
-	// At least one call is made, even if the time is over.
+// retryWhileMoving makes a call at least once, and repeats it after a transient error until setupBound has passed.
+func (c *Client) retryWhileMoving(ctx context.Context, try func(context.Context) error) error {
 	for end := time.Now().Add(setupBound); ; {
 		limited, cancel := Bounded(ctx)
 		err := try(limited)

@@ -4,15 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
-
-// The requests that clients and workers make alike. Each is bounded in time, ends at once when the server refuses it to this
-// user, and goes to JetStream's domain.
 
 // Conn is the connection.
 func (c *Client) Conn() *nats.Conn { return c.nc }
@@ -32,10 +28,7 @@ func (c *Client) MessageAt(ctx context.Context, stream string, seq uint64) (*nat
 func (c *Client) NextSeq(ctx context.Context, stream, filter string, seq uint64) (uint64, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	request, err := json.Marshal(map[string]any{"seq": max(1, seq), "next_by_subj": filter, "batch": 1})
-	if err != nil {
-		return 0, err
-	}
+	request := map[string]any{"seq": max(1, seq), "next_by_subj": filter, "batch": 1}
 	end, err := c.readBatch(ctx, stream, request, 1, func(*nats.Msg) error { return nil })
 	if err == nil && end.last == 0 {
 		err = ErrNotFound
@@ -43,8 +36,8 @@ func (c *Client) NextSeq(ctx context.Context, stream, filter string, seq uint64)
 	return end.last, err
 }
 
-// StoredAt reads the message of a sequence, or ErrNotFound. Unlike MessageAt it reads also one whose headers
-// cannot be read: it asks the leader of the stream for that one, which is another right.
+// StoredAt reads the message of a sequence, or ErrNotFound. Unlike MessageAt it also reads a message whose headers cannot
+// be read: for that it asks the leader of the stream, which the user needs another right for.
 func (c *Client) StoredAt(ctx context.Context, stream string, seq uint64) (Message, error) {
 	msg, err := c.MessageAt(ctx, stream, seq)
 	if errors.Is(err, errHeaders) {
@@ -56,42 +49,71 @@ func (c *Client) StoredAt(ctx context.Context, stream string, seq uint64) (Messa
 	return Message{Subject: msg.Header.Get(jetstream.SubjectHeader), Seq: seq, Data: msg.Data, Header: msg.Header}, nil
 }
 
-func (c *Client) storedAtLeader(ctx context.Context, stream string, seq uint64) (Message, error) {
-	request, err := json.Marshal(map[string]any{"seq": seq})
+// apiAnswer is the part that each answer of the JetStream API may have.
+type apiAnswer struct {
+	Error *jetstream.APIError `json:"error"`
+}
+
+func (a *apiAnswer) failure() error {
+	if a.Error == nil {
+		return nil // and not a nil pointer in an error
+	}
+	return a.Error
+}
+
+// askAPI sends a request that nats.go lacks to the JetStream API and reads the answer, a struct that embeds apiAnswer. It returns
+// an error that the answer holds.
+func (c *Client) askAPI(ctx context.Context, subject string, request any, answer interface{ failure() error }) error {
+	body, err := json.Marshal(request)
 	if err != nil {
-		return Message{}, err
+		return err
 	}
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.GET." + stream, Data: request})
+	msg, err := c.request(ctx, &nats.Msg{Subject: api + subject, Data: body})
 	if err != nil {
-		return Message{}, err
+		return err
 	}
+	if err := json.Unmarshal(msg.Data, answer); err != nil {
+		return err
+	}
+	return answer.failure()
+}
+
+// configOf reads the settings of a stream or consumer as the server sends them. info is the subject of the request. An update
+// sends them back, because an update without a setting resets it, and nats.go drops the settings that only newer servers know.
+// The texts of the values are kept: a float64 does not hold every int64.
+func (c *Client) configOf(ctx context.Context, info string) (map[string]json.RawMessage, error) {
 	var answer struct {
-		Error  *jetstream.APIError `json:"error"`
+		apiAnswer
+		Config map[string]json.RawMessage `json:"config"`
+	}
+	err := c.askAPI(ctx, info, map[string]any{}, &answer)
+	return answer.Config, err
+}
+
+// storedAtLeader reads the subject and the data of a message from the leader of the stream.
+func (c *Client) storedAtLeader(ctx context.Context, stream string, seq uint64) (Message, error) {
+	var answer struct {
+		apiAnswer
 		Stored struct {
 			Subject string `json:"subject"`
 			Data    []byte `json:"data"`
 		} `json:"message"`
 	}
-	switch err := json.Unmarshal(msg.Data, &answer); {
-	case err != nil:
-		return Message{}, err
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+	err := c.askAPI(ctx, "STREAM.MSG.GET."+stream, map[string]any{"seq": seq}, &answer)
+	if ErrorCode(err) == jetstream.JSErrCodeMessageNotFound {
 		return Message{}, ErrNotFound
-	case answer.Error != nil:
-		return Message{}, answer.Error
+	}
+	if err != nil {
+		return Message{}, err
 	}
 	return Message{Subject: answer.Stored.Subject, Seq: seq, Data: answer.Stored.Data}, nil
 }
 
 // PurgeStream removes all messages of a stream.
 func (c *Client) PurgeStream(ctx context.Context, name string) error {
-	stream, err := c.js.Stream(ctx, name)
-	if err != nil {
-		return err
-	}
-	return c.refusals.watch(ctx, func(ctx context.Context) error { return stream.Purge(ctx) }, api+"STREAM.PURGE."+name)
+	return c.purgeWith(ctx, name)
 }
 
 // StreamInfo asks for the state of a stream.
@@ -103,27 +125,18 @@ func (c *Client) StreamInfo(ctx context.Context, name string) (*jetstream.Stream
 	return stream.CachedInfo(), nil
 }
 
-// Consumers calls use for each consumer of a stream. It is one request for up to 256 consumers. nats.go would ask for
-// the stream first, and list a consumer twice where a page is short.
+// Consumers calls use for each consumer of a stream, with one request for up to 256 consumers. nats.go would ask for the stream
+// first, and would list a consumer twice after a short page.
 func (c *Client) Consumers(ctx context.Context, name string, use func(*jetstream.ConsumerInfo)) error {
 	for offset, total := 0, 1; offset < total; {
-		ctx, cancel := Bounded(ctx)
-		msg, err := c.request(ctx, &nats.Msg{Subject: api + "CONSUMER.LIST." + name, Data: fmt.Appendf(nil, `{"offset":%d}`, offset)})
-		cancel()
-		if err != nil {
-			return err
-		}
 		var page struct {
-			Error     *jetstream.APIError       `json:"error"`
+			apiAnswer
 			Total     int                       `json:"total"`
 			Limit     int                       `json:"limit"` // of a page
 			Consumers []*jetstream.ConsumerInfo `json:"consumers"`
 		}
-		if err := json.Unmarshal(msg.Data, &page); err != nil {
+		if err := c.askAPI(ctx, "CONSUMER.LIST."+name, map[string]any{"offset": offset}, &page); err != nil {
 			return err
-		}
-		if page.Error != nil {
-			return page.Error
 		}
 		for _, info := range page.Consumers {
 			use(info)

@@ -25,7 +25,7 @@ const (
 	Unusable
 )
 
-// String is the name of the use in JSON. min guards against a value that a newer version may have added.
+// String is the name of the use in JSON.
 func (u Use) String() string {
 	return [...]string{"", "harmless", "obeyed", "lossy", "unusable"}[min(int(u), int(Unusable))]
 }
@@ -50,8 +50,8 @@ func (r Repair) MarshalText() ([]byte, error) {
 	return []byte([...]string{"", "owner's choice", "creation", "update", "recreation", "by the owner"}[min(int(r), int(ByOwner))]), nil
 }
 
-// rule says how a worker uses a stream or consumer with a setting that differs, and what repairs the setting. Both may
-// depend on the two configurations. The functions are called for settings that differ only.
+// rule says how a worker uses a stream or consumer with a setting that differs, and what repairs the setting. Its functions are
+// called only for a setting that differs.
 type rule[C any] struct {
 	use    func(have, want *C) Use
 	repair func(have, want *C) Repair
@@ -75,7 +75,7 @@ func when[C, V any](v V, holds func(have, want *C) bool, otherwise V) func(have,
 	}
 }
 
-// wireName is a setting's name in the server's JSON, which the nats command uses, too.
+// wireName returns a setting's name in the server's JSON and in the nats command.
 func wireName(field reflect.StructField) string {
 	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 	return name
@@ -84,14 +84,14 @@ func wireName(field reflect.StructField) string {
 // shortestAckWait is the shortest ack wait that a worker keeps to: it sends a heartbeat every third of it.
 const shortestAckWait = time.Second
 
-// ackWait returns the shortest time that the server waits for an ack: its backoff may shorten some deliveries.
+// ackWait returns the shortest time that the server waits for an ack: BackOff has the times of the first deliveries.
 func ackWait(c *consumerConfig) time.Duration {
 	// BackOff holds the waits of the first deliveries; the smallest of all decides how often a heartbeat has to
 	// come.
 	return slices.Min(append([]time.Duration{c.AckWait}, c.BackOff...))
 }
 
-// filters returns the subjects of a consumer, whichever of the two settings has them; none means all.
+// filters returns the subjects that a consumer delivers; none means all of the stream.
 func filters(c *consumerConfig) []string {
 	if c.FilterSubject != "" {
 		return []string{c.FilterSubject}
@@ -99,43 +99,43 @@ func filters(c *consumerConfig) []string {
 	return c.FilterSubjects
 }
 
-// consumerRules is what each setting of a consumer of jobs means, by its name on the wire. Such a consumer is created again
-// without harm: what it has not acked is delivered again. That is also what brings back the messages that it passed over
-// while its filter or its number of deliveries was another one.
+// consumerRules returns a rule for each setting of a consumer of jobs, by the setting's name in JSON. To recreate such a
+// consumer does no harm: it delivers again what is not acked, and also the messages that a wrong filter or max_deliver left
+// out.
 func consumerRules() map[string]rule[consumerConfig] {
-	of := func(use Use, repair Repair) rule[consumerConfig] {
+	fixed := func(use Use, repair Repair) rule[consumerConfig] {
 		return rule[consumerConfig]{always[consumerConfig](use), always[consumerConfig](repair)}
 	}
 	// The rules below refer to the two configurations by these conditions.
 	tooSoon := func(have, _ *consumerConfig) bool { return ackWait(have) < shortestAckWait }
 	otherSubjects := func(have, want *consumerConfig) bool { return !slices.Equal(filters(have), filters(want)) }
-	patience := rule[consumerConfig]{when(Unusable, tooSoon, Obeyed), always[consumerConfig](ByUpdate)}
+	ackWaits := rule[consumerConfig]{when(Unusable, tooSoon, Obeyed), always[consumerConfig](ByUpdate)}
 	subjects := rule[consumerConfig]{when(Unusable, otherSubjects, Harmless), when(ByRecreation, otherSubjects, OwnersChoice)}
 	return map[string]rule[consumerConfig]{
-		"name": of(Harmless, OwnersChoice), "durable_name": of(Harmless, OwnersChoice), "description": of(Harmless, OwnersChoice),
-		"metadata": of(Harmless, OwnersChoice), "sample_freq": of(Harmless, OwnersChoice),
-		"num_replicas": of(Harmless, OwnersChoice), "mem_storage": of(Harmless, OwnersChoice),
+		"name": fixed(Harmless, OwnersChoice), "durable_name": fixed(Harmless, OwnersChoice), "description": fixed(Harmless, OwnersChoice),
+		"metadata": fixed(Harmless, OwnersChoice), "sample_freq": fixed(Harmless, OwnersChoice),
+		"num_replicas": fixed(Harmless, OwnersChoice), "mem_storage": fixed(Harmless, OwnersChoice),
 		// These settings belong to another deliver_policy, to a push consumer, or to pulls that name a number of bytes.
-		"opt_start_seq": of(Harmless, OwnersChoice), "opt_start_time": of(Harmless, OwnersChoice),
-		"rate_limit_bps": of(Harmless, OwnersChoice), "max_bytes": of(Harmless, OwnersChoice),
-		"inactive_threshold": of(Obeyed, OwnersChoice), // workers create a deleted consumer again
+		"opt_start_seq": fixed(Harmless, OwnersChoice), "opt_start_time": fixed(Harmless, OwnersChoice),
+		"rate_limit_bps": fixed(Harmless, OwnersChoice), "max_bytes": fixed(Harmless, OwnersChoice),
+		"inactive_threshold": fixed(Obeyed, OwnersChoice), // workers create a deleted consumer again
 		// A small batch is the owner's choice unless it makes the worker useless.
 		"max_batch":       {always[consumerConfig](Obeyed), when(ByUpdate, tinyBatch, OwnersChoice)},
 		"max_expires":     {always[consumerConfig](Obeyed), when(ByUpdate, tinyExpiry, OwnersChoice)},
-		"max_ack_pending": of(Obeyed, OwnersChoice), "pause_until": of(Obeyed, OwnersChoice),
-		"max_waiting": of(Obeyed, ByRecreation), "ack_wait": patience, "backoff": patience,
-		"headers_only":   of(Unusable, ByUpdate),
+		"max_ack_pending": fixed(Obeyed, OwnersChoice), "pause_until": fixed(Obeyed, OwnersChoice),
+		"max_waiting": fixed(Obeyed, ByRecreation), "ack_wait": ackWaits, "backoff": ackWaits,
+		"headers_only":   fixed(Unusable, ByUpdate),
 		"filter_subject": subjects, "filter_subjects": subjects,
-		"max_deliver": of(Unusable, ByRecreation), "deliver_policy": of(Unusable, ByRecreation),
-		"ack_policy": of(Unusable, ByRecreation), "replay_policy": of(Unusable, ByRecreation),
-		"priority_policy": of(Unusable, ByRecreation), "priority_groups": of(Unusable, ByRecreation),
-		"priority_timeout": of(Unusable, ByRecreation),
-		"deliver_subject":  of(Unusable, ByRecreation), "deliver_group": of(Unusable, ByRecreation),
-		"flow_control": of(Unusable, ByRecreation), "idle_heartbeat": of(Unusable, ByRecreation),
+		"max_deliver": fixed(Unusable, ByRecreation), "deliver_policy": fixed(Unusable, ByRecreation),
+		"ack_policy": fixed(Unusable, ByRecreation), "replay_policy": fixed(Unusable, ByRecreation),
+		"priority_policy": fixed(Unusable, ByRecreation), "priority_groups": fixed(Unusable, ByRecreation),
+		"priority_timeout": fixed(Unusable, ByRecreation),
+		"deliver_subject":  fixed(Unusable, ByRecreation), "deliver_group": fixed(Unusable, ByRecreation),
+		"flow_control": fixed(Unusable, ByRecreation), "idle_heartbeat": fixed(Unusable, ByRecreation),
 	}
 }
 
-// tinyBatch is a condition of a rule: the consumer bounds a pull to so few messages that nearly each job costs a request.
+// tinyBatch is a condition of a rule: the consumer allows so few messages in a pull that nearly each job costs a request.
 func tinyBatch(have, _ *consumerConfig) bool {
 	return have.MaxRequestBatch > 0 && have.MaxRequestBatch < 8
 }
@@ -145,51 +145,51 @@ func tinyExpiry(have, _ *consumerConfig) bool {
 	return have.MaxRequestExpires > 0 && have.MaxRequestExpires < 5*time.Second
 }
 
-// isWork is a condition of a rule: the stream is to be a work queue.
-func isWork(_, want *streamConfig) bool { return want.Retention == jetstream.WorkQueuePolicy }
+// isWorkQueue is a condition of a rule: the stream is to be a work queue.
+func isWorkQueue(_, want *streamConfig) bool { return want.Retention == jetstream.WorkQueuePolicy }
 
-// streamRules is what each setting of a stream means, by its name on the wire.
+// streamRules returns a rule for each setting of a stream, by the setting's name in JSON.
 func streamRules() map[string]rule[streamConfig] {
-	// inWork is for settings that matter only where jobs lie: elsewhere old messages may be dropped.
-	of := func(use Use, repair Repair) rule[streamConfig] {
+	fixed := func(use Use, repair Repair) rule[streamConfig] {
 		return rule[streamConfig]{always[streamConfig](use), always[streamConfig](repair)}
 	}
-	inWork := func(use Use, repair Repair) rule[streamConfig] {
-		return rule[streamConfig]{when(use, isWork, Harmless), always[streamConfig](repair)}
+	// Outside a work queue the server may drop old messages.
+	inWorkQueue := func(use Use, repair Repair) rule[streamConfig] {
+		return rule[streamConfig]{when(use, isWorkQueue, Harmless), always[streamConfig](repair)}
 	}
 	return map[string]rule[streamConfig]{
-		"name": of(Harmless, OwnersChoice), "description": of(Harmless, OwnersChoice), "metadata": of(Harmless, OwnersChoice),
-		"placement": of(Harmless, OwnersChoice), "compression": of(Harmless, OwnersChoice), "first_seq": of(Harmless, OwnersChoice),
-		"template_owner": of(Harmless, OwnersChoice), "mirror_direct": of(Harmless, OwnersChoice), "allow_batched": of(Harmless, OwnersChoice),
-		"sources":         of(Harmless, OwnersChoice), // more messages of the same kind
-		"max_consumers":   of(Harmless, OwnersChoice), // a refused consumer is reported by itself
-		"consumer_limits": of(Obeyed, OwnersChoice),
-		"num_replicas":    of(Harmless, ByUpdate), "duplicate_window": of(Harmless, ByUpdate), "allow_atomic": of(Harmless, ByUpdate),
-		"discard_new_per_subject": of(Harmless, ByUpdate), "max_msgs_per_subject": of(Harmless, ByUpdate),
-		"max_msgs": of(Obeyed, ByUpdate), "max_bytes": of(Obeyed, ByUpdate), // full: workers take no jobs, publishers are refused
-		"max_age": inWork(Lossy, ByUpdate), "discard": of(Lossy, ByUpdate),
-		"storage": of(Lossy, ByOwner), "persist_mode": of(Lossy, ByOwner),
-		"allow_rollup_hdrs": {rollups, always[streamConfig](ByUpdate)},
-		"allow_msg_ttl":     inWork(Lossy, ByOwner), "subject_delete_marker_ttl": inWork(Lossy, ByUpdate),
+		"name": fixed(Harmless, OwnersChoice), "description": fixed(Harmless, OwnersChoice), "metadata": fixed(Harmless, OwnersChoice),
+		"placement": fixed(Harmless, OwnersChoice), "compression": fixed(Harmless, OwnersChoice), "first_seq": fixed(Harmless, OwnersChoice),
+		"template_owner": fixed(Harmless, OwnersChoice), "mirror_direct": fixed(Harmless, OwnersChoice), "allow_batched": fixed(Harmless, OwnersChoice),
+		"sources":         fixed(Harmless, OwnersChoice), // more messages of the same kind
+		"max_consumers":   fixed(Harmless, OwnersChoice), // a refused consumer is reported by itself
+		"consumer_limits": fixed(Obeyed, OwnersChoice),
+		"num_replicas":    fixed(Harmless, ByUpdate), "duplicate_window": fixed(Harmless, ByUpdate), "allow_atomic": fixed(Harmless, ByUpdate),
+		"discard_new_per_subject": fixed(Harmless, ByUpdate), "max_msgs_per_subject": fixed(Harmless, ByUpdate),
+		"max_msgs": fixed(Obeyed, ByUpdate), "max_bytes": fixed(Obeyed, ByUpdate), // full: workers take no jobs, publishers are refused
+		"max_age": inWorkQueue(Lossy, ByUpdate), "discard": fixed(Lossy, ByUpdate),
+		"storage": fixed(Lossy, ByOwner), "persist_mode": fixed(Lossy, ByOwner),
+		"allow_rollup_hdrs": {rollupUse, always[streamConfig](ByUpdate)},
+		"allow_msg_ttl":     inWorkQueue(Lossy, ByOwner), "subject_delete_marker_ttl": inWorkQueue(Lossy, ByUpdate),
 		"deny_delete":  {always[streamConfig](Harmless), when(ByOwner, deniesDeletes, ByUpdate)},
 		"deny_purge":   {always[streamConfig](Harmless), when(ByOwner, deniesPurges, ByUpdate)},
-		"max_msg_size": {narrower, always[streamConfig](ByUpdate)},
+		"max_msg_size": {messageSizeUse, always[streamConfig](ByUpdate)},
 		"subjects":     {when(Unusable, lacksSubjects, Harmless), always[streamConfig](ByUpdate)},
-		"republish":    of(Harmless, ByUpdate), "subject_transform": of(Unusable, ByUpdate),
-		"allow_direct": of(Unusable, ByUpdate), "no_ack": of(Unusable, ByUpdate), "mirror": of(Unusable, ByUpdate),
-		"retention":           {always[streamConfig](Unusable), retention},
-		"sealed":              of(Unusable, ByOwner),
-		"allow_msg_counter":   of(Unusable, ByOwner),
-		"allow_msg_schedules": {schedules, when(ByOwner, hasSchedules, ByUpdate)},
+		"republish":    fixed(Harmless, ByUpdate), "subject_transform": fixed(Unusable, ByUpdate),
+		"allow_direct": fixed(Unusable, ByUpdate), "no_ack": fixed(Unusable, ByUpdate), "mirror": fixed(Unusable, ByUpdate),
+		"retention":           {always[streamConfig](Unusable), retentionRepair},
+		"sealed":              fixed(Unusable, ByOwner),
+		"allow_msg_counter":   fixed(Unusable, ByOwner),
+		"allow_msg_schedules": {scheduleUse, when(ByOwner, hasSchedules, ByUpdate)},
 	}
 }
 
-// rollups judges roll-ups: with them, a publisher of a job can delete others. Buckets and scheduled messages need them.
-func rollups(have, want *streamConfig) Use {
+// rollupUse judges roll-ups: with them, a publisher of a job can delete other jobs. Buckets and scheduled messages need them.
+func rollupUse(have, want *streamConfig) Use {
 	switch {
 	case want.AllowRollup:
 		return Unusable
-	case isWork(have, want):
+	case isWorkQueue(have, want):
 		return Lossy
 	}
 	return Harmless
@@ -198,8 +198,8 @@ func rollups(have, want *streamConfig) Use {
 // hasSchedules is a condition of a rule: the server schedules messages in the stream.
 func hasSchedules(have, _ *streamConfig) bool { return have.AllowMsgSchedules }
 
-// schedules judges a stream that schedules no messages although jobs have to wait in it, or the reverse.
-func schedules(_, want *streamConfig) Use {
+// scheduleUse judges a stream that schedules no messages although jobs have to wait in it, or the reverse.
+func scheduleUse(_, want *streamConfig) Use {
 	if want.AllowMsgSchedules {
 		return Unusable
 	}
@@ -211,17 +211,16 @@ func deniesDeletes(have, _ *streamConfig) bool { return have.DenyDelete }
 
 func deniesPurges(have, _ *streamConfig) bool { return have.DenyPurge }
 
-// retention is the repair of another retention. The server changes it between limits and interest only.
-func retention(have, want *streamConfig) Repair {
-	// Changing between a work queue and anything else would drop or repeat jobs.
+// retentionRepair returns the repair of another retention. The server changes it only between limits and interest.
+func retentionRepair(have, want *streamConfig) Repair {
 	if have.Retention == jetstream.WorkQueuePolicy || want.Retention == jetstream.WorkQueuePolicy {
 		return ByOwner
 	}
 	return ByUpdate
 }
 
-// narrower judges a stream that takes smaller messages only. A result is made smaller then, but a job that has to wait cannot be.
-func narrower(have, want *streamConfig) Use {
+// messageSizeUse judges a stream that takes only smaller messages. A result can be made smaller, a job that has to wait cannot.
+func messageSizeUse(have, want *streamConfig) Use {
 	switch {
 	// Zero and below mean no limit.
 	case have.MaxMsgSize <= 0 || want.MaxMsgSize > 0 && have.MaxMsgSize >= want.MaxMsgSize:
@@ -232,11 +231,10 @@ func narrower(have, want *streamConfig) Use {
 	return Lossy
 }
 
-// lacksSubjects is a condition of a rule: a message of gofer's would reach no stream.
+// lacksSubjects is a condition of a rule: a message of gofer would reach no stream.
 func lacksSubjects(have, want *streamConfig) bool {
 	return slices.ContainsFunc(want.Subjects, func(subject string) bool {
-		// One filter of the stream has to cover the whole subject: two that cover a half each do not occur
-		// here.
+		// One filter has to cover the whole subject; no two of gofer's cover a part each.
 		return !slices.ContainsFunc(have.Subjects, func(filter string) bool { return covers(filter, subject) })
 	})
 }

@@ -16,14 +16,14 @@ const (
 	eventsAge         = 24 * time.Hour
 	deadAge           = 14 * 24 * time.Hour
 	hoursAge          = 168 * time.Hour
-	// findingsAge is longer than a breaker stays open, unless the owner wants it so, and than a site rests.
-	findingsAge   = time.Hour
-	findingsBytes = 32 << 20               // of 100,000 proxies or sites
-	bodiesLonger  = time.Hour              // a body outlives the result that names it
-	duplicates    = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
-	jobSlack      = 64 << 10               // between the largest job and the largest message that the stream takes
-	maxAckPending = 50_000
-	maxWaiting    = 4096 // open pulls of a fleet; the server's default is 512
+	// findingsAge is longer than a site rests, and than a breaker stays open by default.
+	findingsAge     = time.Hour
+	findingsBytes   = 32 << 20               // of 100,000 proxies or sites
+	bodiesExtraAge  = time.Hour              // a body outlives the result that names it
+	duplicateWindow = 100 * time.Millisecond // the server's minimum: within it, two jobs of one Nats-Msg-Id are one
+	jobSlack        = 64 << 10               // between the largest job and the largest message that the stream takes
+	maxAckPending   = 50_000
+	maxOpenPulls    = 4096 // open pulls of a fleet; the server's default is 512
 )
 
 // Settings are what an owner may choose about the streams. The zero value means the defaults, in every field.
@@ -36,8 +36,8 @@ type Settings struct {
 	ResultsMaxBytes int64
 	// JobsMaxMsgs bounds the jobs that are queued or running; zero means no bound. When full, publishers are refused.
 	JobsMaxMsgs int64
-	// JobsMaxBytes bounds their size; zero means no bound. Some accounts demand a bound of every stream: if this one and
-	// ResultsMaxBytes are set, all others have one, too.
+	// JobsMaxBytes bounds the size of these jobs together; zero means no bound. Some accounts demand a bound of every
+	// stream: if this one and ResultsMaxBytes are set, all others have one, too.
 	JobsMaxBytes int64
 	// Queues get their consumers; none means jobs.DefaultQueue.
 	Queues []string
@@ -45,8 +45,7 @@ type Settings struct {
 	AckWait time.Duration
 }
 
-// withDefaults replaces zero values by the defaults. JetStream writes -1 for no limit. s is a copy, so the
-// caller's settings keep their zero values.
+// withDefaults returns the settings with defaults in place of zero values. JetStream writes -1 for no limit.
 func (s Settings) withDefaults() Settings {
 	s.Replicas = max(1, s.Replicas)
 	if s.ResultsMaxAge <= 0 {
@@ -72,20 +71,23 @@ func (s Settings) withDefaults() Settings {
 
 const mib = 1 << 20
 
-// part returns the bound of a stream that may hold a part of what the results may, between low and high. It is -1, no
-// bound, unless the owner bounds both jobs and results: only then every stream has a bound.
-func (s Settings) part(divisor, low, high int64) int64 {
-	// A bound on one stream alone would not satisfy an account that demands one of each.
-	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
+// partOfResults returns ResultsMaxBytes divided by divisor, but at least low and at most high. It is -1, no bound, unless
+// the owner bounds both jobs and results: only then every stream has a bound.
+func (s Settings) partOfResults(divisor, low, high int64) int64 {
+	if !s.boundsAll() {
 		return -1
 	}
 	return max(low, min(high, s.ResultsMaxBytes/divisor))
 }
 
-// waitingBytes bounds the waiting jobs, which are as many as those that are queued. It leaves room for a few of the largest.
+// waitingBytes returns the bound of the waiting jobs, which may be as many as the queued ones. It has room for a few of the
+// largest.
 func (s Settings) waitingBytes() int64 {
-	if s.JobsMaxBytes <= 0 || s.ResultsMaxBytes <= 0 {
+	if !s.boundsAll() {
 		return -1
 	}
 	return max(s.JobsMaxBytes, 4*mib)
 }
+
+// boundsAll reports whether every stream has a bound: an account may demand one of each.
+func (s Settings) boundsAll() bool { return s.JobsMaxBytes > 0 && s.ResultsMaxBytes > 0 }

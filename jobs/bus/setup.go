@@ -49,8 +49,8 @@ const (
 	codeAckPendingExceeded jetstream.ErrorCode = 10121
 )
 
-// setupError turns a refusal of the server into a *SetupError. inTheWay is asked only then, because it sends requests;
-// nil names nothing. Any other error is explained. It returns nil for nil.
+// setupError turns a refusal of the server into a *SetupError, and explains any other error. It calls inTheWay, which sends
+// requests, only for a refusal; nil is allowed. It returns nil for nil.
 func (c *Client) setupError(action string, err error, inTheWay func() string) error {
 	if inTheWay == nil {
 		inTheWay = func() string { return "" }
@@ -77,8 +77,8 @@ func (c *Client) otherStream(ctx context.Context, want streamConfig) string {
 	return ""
 }
 
-// otherConsumers names the foreign consumers that would get jobs of want: a work queue allows one consumer for each
-// subject.
+// otherConsumers names the foreign consumers that would get jobs of want; empty if there is none. A work queue allows one
+// consumer for each subject.
 func (c *Client) otherConsumers(ctx context.Context, want durable) string {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
@@ -90,8 +90,7 @@ func (c *Client) otherConsumers(ctx context.Context, want durable) string {
 	lister := stream.ListConsumers(ctx)
 	for info := range lister.Info() {
 		theirs := filters(&info.Config)
-		// A consumer without a filter gets everything.
-		if len(theirs) == 0 {
+		if len(theirs) == 0 { // the consumer gets everything
 			theirs = []string{">"}
 		}
 		clash := slices.ContainsFunc(theirs, func(filter string) bool { return overlap(filter, want.config.FilterSubject) })
@@ -109,8 +108,7 @@ func overlap(a, b string) bool {
 	for i := range min(len(x), len(y)) {
 		switch {
 		case x[i] == ">" || y[i] == ">":
-			// A full wildcard matches any rest, of at least one token.
-			return true
+			return true // the wildcard matches any rest, of at least one token
 		case x[i] != y[i] && x[i] != "*" && y[i] != "*":
 			return false
 		}

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,16 +15,16 @@ import (
 type Stored struct {
 	// Won says that the stored result is this one. If it is false, the job had a result before.
 	Won bool
-	// Previous is the result that is kept instead; zero if Won.
-	Previous jobs.Result
+	// Previous is the result that is kept instead; nil if Won.
+	Previous *jobs.Result
 	// Omitted lists what had to be left out of the result, as in jobs.Result, and Refusal says why. Both are empty if
 	// nothing was left out.
 	Omitted []string
 	Refusal error
 }
 
-// PendingResult is a result on its way into its stream. Its message is built once, however often Store is called. It
-// belongs to one goroutine.
+// PendingResult is a result that is to be stored. Its message is built once, however often Store is called. One goroutine
+// uses it.
 type PendingResult struct {
 	client  *Client
 	result  jobs.Result
@@ -33,15 +34,15 @@ type PendingResult struct {
 }
 
 // Pending prepares the one result of a job for Store.
-func (c *Client) Pending(r jobs.Result) *PendingResult {
+func (c *Client) Pending(r *jobs.Result) *PendingResult {
 	// Failed jobs keep their small bodies inline.
-	return &PendingResult{client: c, result: r, outside: len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded}
+	return &PendingResult{client: c, result: *r, outside: len(r.Body) > jobs.MaxInlineBody && r.Outcome == jobs.Succeeded}
 }
 
-// StoreResult stores the one result of a job, unless the job has one. It calls Pending and then Store once. r is then
-// the stored result: it names the object that holds its body.
+// StoreResult stores the one result of a job, unless the job has one: it calls Pending, and Store once. r then names the object
+// that holds its body.
 func (c *Client) StoreResult(ctx context.Context, r *jobs.Result) (Stored, error) {
-	p := c.Pending(*r)
+	p := c.Pending(r)
 	stored, err := p.Store(ctx)
 	*r = p.result
 	return stored, err
@@ -62,7 +63,7 @@ func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
 	}
 	for {
 		stored, err := p.store(ctx, action)
-		// The loop ends: each reduction leaves less, and the last one returns false.
+		// The loop ends, because each reduction leaves less.
 		if IsUnstorable(err) && p.reduce() {
 			p.refusal = err
 			continue
@@ -76,8 +77,7 @@ func (p *PendingResult) Store(ctx context.Context) (Stored, error) {
 
 // reduce makes the message smaller, and reports whether that was possible.
 func (p *PendingResult) reduce() bool {
-	// The message has to be built again.
-	p.msg = nil
+	p.msg = nil // it has to be built again
 	switch {
 	case p.outside && len(p.result.Body) > 0: // the object store refuses the body
 		p.outside = false
@@ -90,15 +90,14 @@ func (p *PendingResult) reduce() bool {
 	return p.result.Omit()
 }
 
-// store is one attempt of Store. A body that was put before is not put again.
+// store makes one attempt of Store. After a put the body is empty, so it is not put again.
 func (p *PendingResult) store(ctx context.Context, action string) (Stored, error) {
 	c, r := p.client, &p.result
-	// After a put the body is empty and the object named, so a repeated store does not put again.
 	if p.outside && len(r.Body) > 0 {
 		limited, cancel := context.WithTimeout(ctx, p.TimeLimit())
 		defer cancel()
 		if err := c.putBody(limited, r); err != nil {
-			return Stored{}, c.storeError(limited, action, err)
+			return Stored{}, c.storeError(limited, action, "OBJ_"+c.names.Bucket("bodies"), c.objectSize(len(r.Body)), err)
 		}
 		p.msg = nil
 	}
@@ -117,11 +116,11 @@ func (p *PendingResult) store(ctx context.Context, action string) (Stored, error
 	case IsTaken(err), isRace(err):
 		return c.lost(ctx, action, r)
 	}
-	return Stored{}, c.storeError(ctx, action, err)
+	return Stored{}, c.storeError(ctx, action, c.names.Stream("RESULTS"), int64(p.msg.Size()+storedOverhead), err)
 }
 
-// lost reads the result that is stored. It may be this one: an earlier attempt was stored, and its answer did not
-// arrive. Worker, sequence, object and end together identify a result.
+// lost reads the result that is stored. It may be this one, if an earlier attempt was stored and its answer did not arrive.
+// Worker, sequence, object and end together identify a result.
 func (c *Client) lost(ctx context.Context, action string, r *jobs.Result) (Stored, error) {
 	kept, err := c.kept(ctx, r)
 	if err != nil {
@@ -136,12 +135,11 @@ func (c *Client) lost(ctx context.Context, action string, r *jobs.Result) (Store
 	if r.Object != "" {
 		c.deleteBody(ctx, r)
 	}
-	// The caller only needs to know which result is kept; the body may be large.
-	kept.Body = nil
-	return Stored{Previous: kept}, nil
+	kept.Body = nil // it may be large, and no caller needs it
+	return Stored{Previous: &kept}, nil
 }
 
-// kept reads a result that must be there. It waits half a second for it, since the replica that answers may be a moment
+// kept reads a result that must be there. It tries for half a second, because the replica that answers may be a moment
 // behind its leader.
 func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) {
 	for tries := 0; ; tries++ {
@@ -161,10 +159,34 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 	}
 }
 
-// storeError explains an error of a publish. A stream without room is ErrResultsFull.
-func (c *Client) storeError(ctx context.Context, action string, err error) error {
-	if IsFull(err) {
-		return fmt.Errorf("%s: %w (%w)", action, ErrResultsFull, err)
+// storeError explains why a stream took no message, or no object, of a size in bytes. A stream without room is ErrResultsFull.
+// What would not fit into the empty stream is errNeverFits: to wait for room would keep the job, and with it the worker, for
+// ever.
+func (c *Client) storeError(ctx context.Context, action, stream string, size int64, err error) error {
+	if !IsFull(err) {
+		return c.ExplainPublish(ctx, action, c.names.Stream("RESULTS"), err)
 	}
-	return c.ExplainPublish(ctx, action, c.names.Stream("RESULTS"), err)
+	full := ErrResultsFull
+	if _, text := apiError(err); strings.Contains(text, textTooMany) {
+		full = ErrTooManyResults
+	}
+	// Without an answer there may be room later. So there may be in a stream with a tiny limit: somebody has closed it for a while.
+	if info, infoErr := c.StreamInfo(ctx, stream); infoErr == nil && info.Config.MaxBytes >= smallestRoom && size > info.Config.MaxBytes {
+		full = errNeverFits
+	}
+	return fmt.Errorf("%s: %w (%w)", action, full, err)
+}
+
+// errNeverFits makes Store leave out a part of the result, such as a body that is larger than its bucket may be.
+var errNeverFits = fmt.Errorf("%w: it is larger than the limit of its stream", ErrResultsFull)
+
+// smallestRoom is less than anybody gives the results for good, in bytes.
+const smallestRoom = 64 << 10
+
+// Bounds on what the server adds to a stored message, and on the meta data of an object, in bytes.
+const storedOverhead, maxObjectMeta = 128, 2 << 10
+
+// objectSize returns a bound on what a body takes in the object store, in bytes.
+func (c *Client) objectSize(body int) int64 {
+	return int64(body) + (int64(body)/int64(c.chunkSize())+1)*storedOverhead + maxObjectMeta
 }

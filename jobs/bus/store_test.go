@@ -85,14 +85,35 @@ func TestTheStreamItselfTakesOneResultOfAJob(t *testing.T) {
 	}
 }
 
+// TestTheLimitOfResultsThatIsReachedIsNamed: more bytes help nobody whose limit is a number.
+func TestTheLimitOfResultsThatIsReachedIsNamed(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{ResultsMaxBytes: 1 << 20})
+	stream, err := in.js.Stream(soon(t), "GOFER_RESULTS")
+	must(t, err)
+	config := stream.CachedInfo().Config
+	config.MaxMsgs = 1
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+	in.store(t, "a", nil)
+	_, err = in.StoreResult(soon(t), success("b", nil))
+	isError(t, err, bus.ErrTooManyResults)
+	isError(t, err, bus.ErrResultsFull)
+	config.MaxMsgs, config.MaxBytes = -1, 4000
+	_, err = in.js.UpdateStream(soon(t), config)
+	must(t, err)
+	in.store(t, "b", make([]byte, 2000))
+	if _, err = in.StoreResult(soon(t), success("c", make([]byte, 2000))); !errors.Is(err, bus.ErrResultsFull) || errors.Is(err, bus.ErrTooManyResults) {
+		t.Errorf("too many bytes: got %v, want ErrResultsFull alone", err)
+	}
+}
+
 func TestNoRoomForResultsIsSaid(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{ResultsMaxBytes: 20 << 10})
-	_, err := in.StoreResult(soon(t), success("big", make([]byte, 30<<10)))
-	isError(t, err, bus.ErrResultsFull)
 	in.store(t, "a", make([]byte, 15<<10))
 	r := success("b", make([]byte, 15<<10))
-	_, err = in.StoreResult(soon(t), r)
+	_, err := in.StoreResult(soon(t), r)
 	isError(t, err, bus.ErrResultsFull)
 	stream, err := in.js.Stream(soon(t), "GOFER_RESULTS")
 	must(t, err)

@@ -9,9 +9,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A server that reads a stored message appends its own headers to those of the publisher. The publisher may have
-// written the same names, a status, or an empty line that ends the headers before those of the server. So the server's
-// headers are the last ones of their names, if nats.go has read all headers.
+// A server that reads a stored message appends its own headers to those of the publisher. A publisher may have written the
+// same names, a status, or an empty line that ends the headers before those of the server. If nats.go has read all headers,
+// the server's are the last ones of their names.
 
 // numPending is the header that says how many messages of a batch's filter follow a message, or the batch.
 const numPending = "Nats-Num-Pending"
@@ -22,18 +22,18 @@ const minAdded = len("Nats-Stream: s\r\nNats-Subject: s\r\nNats-Sequence: 1\r\nN
 // errHeaders says that the message exists, and that its publisher wrote headers that hide the server's own.
 var errHeaders = errors.New("the headers of the message cannot be read")
 
-// isMessage reports whether the answer to a direct get is a message: the other answers say that there is none, or that a batch is
-// complete. It removes the publisher's headers that have names of the server's. The error of a message without them is
-// errHeaders. It trusts the streams into which only workers and the server write: their messages may have more headers
-// than can be checked.
+// isMessage reports whether the answer to a direct get is a message. Other answers say that there is none, or that a batch is
+// complete. It removes the publisher's headers that have names of the server's. A message whose server headers cannot be read is
+// errHeaders.
+//
+// It trusts the streams into which only workers and the server write: their messages may have more headers than isReadWhole can
+// check.
 func (c *Client) isMessage(stream string, msg *nats.Msg) (bool, error) {
 	whole := isReadWhole(msg)
-	// The check for the whole has to come first, since it counts all values.
-	keepLast(msg.Header)
+	keepLast(msg.Header) // after isReadWhole, which counts all values
 	isFromServer := msg.Header.Get(jetstream.SequenceHeader) != ""
-	// Anybody may publish jobs, so these streams are not trusted. The others are written by workers and the
-	// server only.
-	if open := stream == c.names.Stream("JOBS") || stream == c.names.Stream("RETRIES"); !whole && (open || !isFromServer) {
+	// Anybody may publish jobs.
+	if public := stream == c.names.Stream("JOBS") || stream == c.names.Stream("RETRIES"); !whole && (public || !isFromServer) {
 		return true, errHeaders
 	}
 	if isFromServer {
@@ -51,7 +51,7 @@ func (c *Client) isMessage(stream string, msg *nats.Msg) (bool, error) {
 	}
 }
 
-// keepLast leaves of each header that the server adds the last value.
+// keepLast removes all but the last value of each header that the server adds.
 func keepLast(h nats.Header) {
 	for _, name := range [...]string{
 		jetstream.StreamHeader, jetstream.SubjectHeader, jetstream.SequenceHeader, jetstream.TimeStampHeaer, numPending, jetstream.LastSequenceHeader,
@@ -62,23 +62,22 @@ func keepLast(h nats.Header) {
 	}
 }
 
-// isReadWhole reports whether nats.go has read all headers, those that the server added included. It compares the
-// received bytes with the fewest that give these headers. That is exact for up to 44 headers. With more it may be false
-// for a complete message, because nats.go does not report how the lines were written.
+// isReadWhole reports whether nats.go has read all headers, the server's included. It compares the bytes received with the
+// fewest bytes in which these headers can be written. That is exact for up to 44 headers. With more it may be false for a
+// complete message.
 func isReadWhole(msg *nats.Msg) bool {
-	least := len("NATS/1.0\n\n")
-	// Each header takes at least its name, a colon, its value and a line feed; the server may have read blanks
-	// and carriage returns besides.
+	fewest := len("NATS/1.0\n\n")
+	// Blanks and carriage returns may come on top.
 	for name, values := range msg.Header {
 		for _, value := range values {
-			least += len(name) + len(":") + len(value) + len("\n")
+			fewest += len(name) + len(":") + len(value) + len("\n")
 		}
 	}
 	if len(msg.Header["Status"]) > 0 { // it and its description may come in the first line
-		least -= len("Status:\n") + len("Description:\n")
+		fewest -= len("Status:\n") + len("Description:\n")
 	}
-	came := msg.Size() - len(msg.Subject) - len(msg.Reply) - len(msg.Data)
-	return came-least < minAdded
+	received := msg.Size() - len(msg.Subject) - len(msg.Reply) - len(msg.Data)
+	return received-fewest < minAdded
 }
 
 // sequenceOf reads the sequence of a message that answers a direct get.

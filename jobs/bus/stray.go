@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,11 +9,36 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gofer-mq/gofer/jobs"
 )
 
-// bringStrays stores results again under their public subject. They were stored while the stream did not transform
+// inspectStrays reports whether results lie under the subject to which workers publish, where no reader finds them. The stream
+// may be as it should be again without gofer setup, so its settings do not show that. found are the differences of the streams:
+// nothing is asked of a stream that cannot answer, or that would gain more such results.
+func (c *Client) inspectStrays(ctx context.Context, found []Difference) ([]Difference, error) {
+	stream := c.names.Stream("RESULTS")
+	comesFirst := func(d Difference) bool {
+		return d.Name == "stream "+stream && slices.Contains([]string{"", "sealed", "allow_direct", "subject_transform"}, d.Field)
+	}
+	if slices.ContainsFunc(found, comesFirst) {
+		return nil, nil
+	}
+	_, err := c.NextMessage(ctx, stream, c.names.ResultsIngress(), 1)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, c.Explain("look for results under another subject", err)
+	}
+	return []Difference{{
+		Name: "stream " + stream, Field: "number of results under " + c.names.ResultsIngress(), Have: "above 0", Want: "0", Use: Harmless, Repair: ByUpdate,
+	}}, nil
+}
+
+// moveStrays stores results again under their public subject. They were stored while the stream did not transform
 // subjects, so no reader finds them, and their jobs are acked. A second result of a job is dropped.
-func (c *Client) bringStrays(ctx context.Context) error {
+func (c *Client) moveStrays(ctx context.Context) error {
 	const action = "bring in results that were stored under another subject"
 	stream := c.names.Stream("RESULTS")
 	// The walk is by sequence, so a result that cannot be moved ends it with an error instead of looping.
@@ -39,41 +63,27 @@ func (c *Client) bringStrays(ctx context.Context) error {
 		if err := c.PublishOnce(ctx, in); err != nil && !IsTaken(err) {
 			return c.Explain(action, err)
 		}
-		// Deleted only after the copy is stored: a crash in between leaves both, and the next run drops this
-		// one.
+		// The stream may have lost its transform since: then the copy, or what made the result taken, is no public result either.
+		queue, id, _ := strings.Cut(strings.TrimPrefix(in.Subject, strings.TrimSuffix(c.names.ResultsIngress(), ">")), ".")
+		if _, err := c.kept(ctx, &jobs.Result{Queue: queue, ID: id}); err != nil {
+			return c.Explain(action, err)
+		}
+		// A crash before this deletion leaves both copies, and the next call drops this one.
 		if _, err := c.DeleteMessage(ctx, stream, seq); err != nil {
 			return c.Explain(action, err)
 		}
 	}
 }
 
-// DeleteMessage removes one message by its sequence, and reports whether it was there. The server does not overwrite the
-// bytes on disk.
+// DeleteMessage removes one message by its sequence, and reports whether it was there. It saves the server the write that would
+// overwrite the bytes on disk.
 func (c *Client) DeleteMessage(ctx context.Context, stream string, seq uint64) (deleted bool, err error) {
-	// no_erase saves the server from overwriting the bytes, which costs a write for each.
-	request, err := json.Marshal(map[string]any{"seq": seq, "no_erase": true})
-	if err != nil {
-		return false, err
-	}
-	ctx, cancel := Bounded(ctx)
-	defer cancel()
-	msg, err := c.request(ctx, &nats.Msg{Subject: api + "STREAM.MSG.DELETE." + stream, Data: request})
-	if err != nil {
-		return false, err
-	}
-	var answer struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(msg.Data, &answer); err != nil {
-		return false, err
-	}
-	switch {
-	case answer.Error == nil:
-		return true, nil
-	case answer.Error.ErrorCode == codeSequenceNotFound, answer.Error.ErrorCode == codeDeleteFailed && isGone(answer.Error.Description):
+	err = c.askAPI(ctx, "STREAM.MSG.DELETE."+stream, map[string]any{"seq": seq, "no_erase": true}, &apiAnswer{})
+	switch code, text := apiError(err); {
+	case code == codeSequenceNotFound, code == codeDeleteFailed && isGone(text):
 		return false, nil
 	}
-	return false, answer.Error
+	return err == nil, err
 }
 
 // The answers to a delete of a message that is gone. The second code covers any cause; the text names it.

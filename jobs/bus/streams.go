@@ -8,73 +8,71 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// streams are all streams of an installation, those of its buckets included.
+// streams returns all streams of an installation, those of its buckets included.
 func (s Settings) streams(n jobs.Names) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		s.jobs(n), s.retries(n), s.results(n),
-		within(s.part(4, mib, 1024*mib), s.limited(n.Stream("EVENTS"), n.Events(), eventsAge, -1)),
-		within(s.part(4, mib, 1024*mib), s.limited(n.Stream("DEAD"), n.AllDead(), deadAge, 1)),
-		within(s.part(8, 2*mib, 64*mib), s.hours(n)),
-		within(s.part(8, mib, 32*mib), s.bucket(n.Bucket("proxies"), 0)),
-		within(s.part(8, mib, mib), s.bucket(n.Bucket("policy"), 0)),
-		within(s.part(32, mib, 8*mib), s.bucket(n.Bucket("deny"), 0)),
+		withMaxBytes(s.partOfResults(4, mib, 1024*mib), s.fileStream(n.Stream("EVENTS"), n.Events(), eventsAge, -1)),
+		withMaxBytes(s.partOfResults(4, mib, 1024*mib), s.fileStream(n.Stream("DEAD"), n.AllDead(), deadAge, 1)),
+		withMaxBytes(s.partOfResults(8, 2*mib, 64*mib), s.hours(n)),
+		withMaxBytes(s.partOfResults(8, mib, 32*mib), s.bucket(n.Bucket("proxies"), 0)),
+		withMaxBytes(s.partOfResults(8, mib, mib), s.bucket(n.Bucket("policy"), 0)),
+		withMaxBytes(s.partOfResults(32, mib, 8*mib), s.bucket(n.Bucket("deny"), 0)),
 		s.findings(n, "breakers"),
 		s.findings(n, "sites"),
 		s.bodies(n),
 	}
 }
 
-// within returns the stream with a bound on its size, in bytes; -1 means no bound.
-func within(bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
+// withMaxBytes returns the stream with a bound on its size, in bytes; -1 means no bound.
+func withMaxBytes(bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
 	c.MaxBytes = bytes
 	return c
 }
 
-// jobs holds one job per subject and refuses a second one while the first is queued or running. It has no age limit and
-// no message TTL: a job that these remove has no result, or reaches a second worker while the first still runs it. Its
-// bound on a message leaves room for the headers of a waiting job and of a dead letter.
+// jobs is the stream that holds one job per subject and refuses a second one while the first is queued or running. It has no age
+// limit and no message TTL: these would remove jobs without a result, or give a running job to a second worker. Its bound on a
+// message leaves room for the headers of a waiting job and of a dead letter.
 func (s Settings) jobs(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("JOBS"), n.AllJobs(), 0, 1)
-	// DiscardNewPerSubject turns the limit of one message for each subject into a refusal of the second one.
+	c := s.fileStream(n.Stream("JOBS"), n.AllJobs(), 0, 1)
 	c.Retention, c.Discard, c.DiscardNewPerSubject = jetstream.WorkQueuePolicy, jetstream.DiscardNew, true
 	c.MaxBytes = s.JobsMaxBytes
-	c.MaxMsgs, c.Duplicates, c.MaxMsgSize = s.JobsMaxMsgs, duplicates, jobs.MaxJobBytes+jobSlack
+	c.MaxMsgs, c.Duplicates, c.MaxMsgSize = s.JobsMaxMsgs, duplicateWindow, jobs.MaxJobBytes+jobSlack
 	return c
 }
 
-// retries holds the jobs that wait and those whose time has come. In a stream with schedules the server cannot refuse
-// new messages, and silently drops waiting jobs to keep a limit. So there is no limit, unless the owner bounds all
-// streams; then workers stay below it.
+// retries is the stream of waiting and due jobs. In a stream with schedules the server refuses no message: it silently
+// drops waiting jobs to keep a limit. So the stream has a limit only if the owner bounds all streams, and workers stay
+// below it.
 func (s Settings) retries(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("RETRIES"), n.AllScheduledJobs(), 0, 1)
+	c := s.fileStream(n.Stream("RETRIES"), n.AllScheduledJobs(), 0, 1)
 	c.Subjects, c.MaxBytes = []string{n.AllScheduledJobs(), n.AllDueJobs()}, s.waitingBytes()
 	c.Retention, c.AllowMsgSchedules, c.AllowRollup = jetstream.WorkQueuePolicy, true, true // schedules need roll-ups
 	return c
 }
 
-// results takes what workers send to the ingress subject, stores it under the public one, and republishes only what it
-// stored: a subscriber of the ingress would see every losing attempt. The limit of one message for each subject
+// results is the stream that stores what workers send to the ingress subject under the public one, and republishes only
+// what it stored: a subscriber of the ingress would see every losing attempt. Its limit of one message for each subject
 // supports the guard of the workers.
 func (s Settings) results(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("RESULTS"), n.ResultsIngress(), s.ResultsMaxAge, 1)
-	// DiscardNew: when the stream is full, new results are refused rather than old ones dropped before their
-	// time.
+	c := s.fileStream(n.Stream("RESULTS"), n.ResultsIngress(), s.ResultsMaxAge, 1)
+	// A full stream refuses new results, instead of dropping old ones before their time.
 	c.Discard, c.DiscardNewPerSubject, c.MaxBytes = jetstream.DiscardNew, true, s.ResultsMaxBytes
 	c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: n.ResultsIngress(), Destination: n.Results("")}
 	c.RePublish = &jetstream.RePublish{Source: n.Results(""), Destination: n.Results("")}
 	return c
 }
 
-// hours are the fleet's rollups: the newest version of each part of an hour. A worker gives a large part a TTL.
+// hours is the stream of the fleet's rollups: the newest version of each part of an hour. A worker gives a large part a TTL.
 func (s Settings) hours(n jobs.Names) jetstream.StreamConfig {
-	c := s.limited(n.Stream("ROLLUPS"), n.AllHours(), hoursAge, 1)
+	c := s.fileStream(n.Stream("ROLLUPS"), n.AllHours(), hoursAge, 1)
 	c.AllowMsgTTL = true
 	return c
 }
 
-// limited returns a stream in files that drops its oldest messages: after age (zero means never), and beyond perSubject
-// messages of one subject (-1 means no bound).
-func (s Settings) limited(name, subject string, age time.Duration, perSubject int64) jetstream.StreamConfig {
+// fileStream returns a stream in files that drops its oldest messages: after age (zero means never), and when a subject has more
+// than perSubject (-1 means no bound).
+func (s Settings) fileStream(name, subject string, age time.Duration, perSubject int64) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: name, Subjects: []string{subject}, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardOld,
 		MaxAge: age, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: perSubject, MaxConsumers: -1, MaxMsgSize: -1,
@@ -84,18 +82,18 @@ func (s Settings) limited(name, subject string, age time.Duration, perSubject in
 
 // bucket is the stream of a key-value bucket (NATS ADR-8).
 func (s Settings) bucket(name string, age time.Duration) jetstream.StreamConfig {
-	// NATS ADR-8 requires these settings of a bucket, and clients check them.
-	c := s.limited("KV_"+name, "$KV."+name+".>", age, 1)
+	// Clients check that a bucket has these settings.
+	c := s.fileStream("KV_"+name, "$KV."+name+".>", age, 1)
 	c.Discard, c.AllowRollup, c.DenyDelete = jetstream.DiscardNew, true, true
 	return c
 }
 
-// findings is the bucket of the proxies, or of the sites, that a worker found dead. An entry is valid for minutes and
-// may be lost, but it is kept in files like all others: an account may lack the right to use the server's memory.
+// findings is the stream of the bucket of proxies, or of sites, that a worker found dead. An entry is valid for minutes and
+// may be lost. It is stored in files nevertheless: an account may lack the right to use the server's memory.
 func (s Settings) findings(n jobs.Names, kind string) jetstream.StreamConfig {
 	c := s.bucket(n.Bucket(kind), findingsAge)
 	c.MaxBytes = findingsBytes
-	if bound := s.part(8, mib, findingsBytes); bound > 0 {
+	if bound := s.partOfResults(8, mib, findingsBytes); bound > 0 {
 		c.MaxBytes = bound
 	}
 	return c
@@ -104,11 +102,10 @@ func (s Settings) findings(n jobs.Names, kind string) jetstream.StreamConfig {
 // bodies is the stream of an object store (NATS ADR-20).
 func (s Settings) bodies(n jobs.Names) jetstream.StreamConfig {
 	name := n.Bucket("bodies")
-	c := s.limited("OBJ_"+name, "", s.ResultsMaxAge+bodiesLonger, -1)
+	c := s.fileStream("OBJ_"+name, "", s.ResultsMaxAge+bodiesExtraAge, -1)
 	c.Subjects = []string{"$O." + name + ".C.>", "$O." + name + ".M.>"}
 	c.Discard, c.AllowRollup = jetstream.DiscardNew, true
-	// Like all others it has a bound only if the owner sets one.
-	c.MaxBytes = s.part(1, 0, s.ResultsMaxBytes)
+	c.MaxBytes = s.partOfResults(1, 0, s.ResultsMaxBytes)
 	return c
 }
 
@@ -124,8 +121,9 @@ func (d durable) String() string { return "consumer " + d.config.Durable + " of 
 // readsJobs reports whether workers take jobs from the consumer.
 func (d durable) readsJobs() bool { return d.config.Durable != Reader }
 
-// durables are all consumers: two for each queue, since the subjects of two consumers of a work queue must not overlap,
-// and one on each stream for readers, who may not create any.
+// durables returns all consumers: two for each queue, one of fresh jobs and one of due jobs, and one for readers on each stream
+// that they read, because readers may not create any. A work queue allows one consumer for each subject, so the streams of jobs
+// have none for readers.
 func (s Settings) durables(n jobs.Names) []durable {
 	var out []durable
 	for _, queue := range s.Queues {
@@ -145,8 +143,8 @@ func (s Settings) durables(n jobs.Names) []durable {
 // read with it share its messages.
 const Reader = "reader"
 
-// jobConsumer is the consumer of a queue's fresh jobs or, if due, of its due jobs. It redelivers without limit, because
-// gofer counts attempts itself, and a job that the server stopped delivering would have no result.
+// jobConsumer returns the consumer of a queue's fresh jobs or, if due, of its due jobs. It redelivers without limit (-1): gofer
+// counts attempts itself, and a job that the server no longer delivered would have no result.
 func (s Settings) jobConsumer(n jobs.Names, queue string, due bool) durable {
 	stream, name, filter := n.Stream("JOBS"), n.WorkerConsumer(queue), n.Jobs(queue)
 	if due {
@@ -155,6 +153,6 @@ func (s Settings) jobConsumer(n jobs.Names, queue string, due bool) durable {
 	return durable{stream, jetstream.ConsumerConfig{
 		// MaxDeliver -1: no limit.
 		Durable: name, FilterSubject: filter, AckPolicy: jetstream.AckExplicitPolicy, AckWait: s.AckWait, MaxDeliver: -1,
-		MaxAckPending: maxAckPending, MaxWaiting: maxWaiting,
+		MaxAckPending: maxAckPending, MaxWaiting: maxOpenPulls,
 	}}
 }

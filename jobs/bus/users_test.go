@@ -110,7 +110,7 @@ func (f fleet) work(t *testing.T, ack client.Ack, body []byte) {
 	must(t, f.worker.HandBack(soon(t), msg))
 	msg, err = consumer.Next()
 	must(t, err)
-	_, err = stream.New(f.worker.Client).Schedule(soon(t), "default", "a", msg.Data(), jobs.Progress{JobSeq: ack.Seq}, time.Now())
+	_, err = stream.New(f.worker.Client).Schedule(soon(t), "default", "a", msg.Data(), &jobs.Progress{JobSeq: ack.Seq}, time.Now())
 	must(t, err)
 	must(t, msg.DoubleAck(soon(t)))
 	due, err := f.worker.EnsureJobConsumer(soon(t), "default", true)
@@ -173,7 +173,7 @@ func (f fleet) show(t *testing.T) {
 func (f fleet) waitForSite(t *testing.T) {
 	t.Helper()
 	w := stream.New(f.worker.Client)
-	stored, err := w.WaitForSite(soon(t), "site.test", "default", "sited", 0, []byte("http://site.test/"), jobs.Progress{JobSeq: 9}, time.Now().Add(time.Hour))
+	stored, err := w.WaitForSite(soon(t), "site.test", "default", "sited", 0, []byte("http://site.test/"), &jobs.Progress{JobSeq: 9}, time.Now().Add(time.Hour))
 	if err != nil || !stored {
 		t.Fatalf("worker: stored %t, %v", stored, err)
 	}
@@ -189,8 +189,8 @@ func (f fleet) waitForSite(t *testing.T) {
 	if there, err := w.StillDue(soon(t), []uint64{seq}); err != nil || !there[seq] {
 		t.Errorf("worker: the released job is due: %v, %v", there, err)
 	}
-	if again, err := w.WaitsAgain(soon(t), job.Key, seq); err != nil || again {
-		t.Errorf("worker: the released job waits again: %t, %v", again, err)
+	if again, err := w.WaitAgain(soon(t), map[uint64]bus.Key{seq: job.Key}); err != nil || again[seq] {
+		t.Errorf("worker: the released job waits again: %v, %v", again, err)
 	}
 	f.worker.takeDue(t, "sited")
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// WaitingPageSize is the largest page of waiting jobs. The server counts what follows each page, which takes 35 ms among a
-// million jobs: large pages are cheap pages. Meanwhile it reads nothing else from the connection that asked; see ReadWaiting.
-// pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops messages.
 const (
+	// WaitingPageSize is the largest page of waiting jobs. For each page the server counts what follows, which takes 35 ms
+	// among a million jobs, so large pages cost less. Meanwhile it reads nothing else from the connection that asked; see
+	// ReadWaiting.
 	WaitingPageSize = 16_384
-	pageBytes       = 8 << 20
+	// pageBytes keeps a page in memory far below the 64 MiB at which nats.go drops messages.
+	pageBytes = 8 << 20
 )
 
 // WaitingJob is a job that waits for its time, or for a site.
@@ -66,23 +67,22 @@ type WaitingState struct {
 	Now time.Time
 	// LastSeq is the stream's last sequence. At most Messages jobs wait.
 	LastSeq, Messages uint64
-	// Epoch changes with the stream, its leader and the connection: then earlier sequences may name other messages, or
-	// the server may have lost some.
+	// Epoch is another text after a change of the stream, its leader or the connection: then earlier sequences may name
+	// other messages, or the server may have lost some.
 	Epoch string
 }
 
-// WaitingState asks for the state of the waiting jobs. That is cheap, however many there are.
+// WaitingState asks for the state of the waiting jobs. Its cost does not depend on their number.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) WaitingState(ctx context.Context) (WaitingState, error) {
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	connection := c.nc.Stats().Reconnects
-	stream, err := c.js.Stream(ctx, c.names.Stream("RETRIES"))
+	info, err := c.StreamInfo(ctx, c.names.Stream("RETRIES"))
 	if err != nil {
 		return WaitingState{}, c.Explain("look for waiting jobs", err)
 	}
-	info := stream.CachedInfo()
 	leader := ""
 	if info.Cluster != nil {
 		leader = info.Cluster.Leader
@@ -93,8 +93,8 @@ func (c *Client) WaitingState(ctx context.Context) (WaitingState, error) {
 	}, nil
 }
 
-// Overdue calls use for each waiting job that the server has not released grace after its time, by the server's clock
-// at the call. It reads every waiting job, which takes 20 s for a million.
+// Overdue calls use for each waiting job that the server has not released although grace has passed since its time, by the
+// server's clock at the call. It reads every waiting job, which takes 20 s for a million.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Overdue(ctx context.Context, grace time.Duration, use func(WaitingJob)) error {
@@ -135,16 +135,16 @@ func (c *Client) WaitingPage(ctx context.Context, after uint64, limit int, use f
 	return last, more, c.Explain("read waiting jobs", err)
 }
 
-// NextWaiting is the first waiting job that follows the sequence after.
-// It is cheaper than a page where many jobs wait and few of them follow.
+// NextWaiting returns the first waiting job that follows the sequence after. It costs less than a page if many jobs wait
+// and few of them follow.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) NextWaiting(ctx context.Context, after uint64) (job WaitingJob, found bool, err error) {
 	return c.nextWaiting(ctx, c.names.AllScheduledJobs(), after)
 }
 
-// NextSiteWait is the first job that waits for a site, which key names as jobs.SiteKey does, and follows the sequence after. A
-// replica that is behind its leader may show one that is gone.
+// NextSiteWait returns the first job that waits for a site and follows the sequence after. key is the jobs.SiteKey of the
+// site. A replica that is behind its leader may return a job that is gone.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) NextSiteWait(ctx context.Context, key string, after uint64) (job WaitingJob, found bool, err error) {
@@ -152,10 +152,9 @@ func (c *Client) NextSiteWait(ctx context.Context, key string, after uint64) (jo
 		return WaitingJob{}, false, fmt.Errorf("%q is not the key of a site", Clip(key))
 	}
 	if after > 0 {
-		// It is mostly the next message, which is read first: the server takes milliseconds to find the first message
-		// of a filter among 100,000 subjects. Otherwise the filter finds it.
-		msg, err := c.MessageAt(ctx, c.names.Stream("RETRIES"), after+1)
-		if err == nil {
+		// Mostly it is the next message. Among 100,000 subjects the server takes milliseconds to find the first
+		// message of a filter.
+		if msg, err := c.MessageAt(ctx, c.names.Stream("RETRIES"), after+1); err == nil {
 			if job, ok := c.waitingJob(msg); ok && job.Site == key {
 				return job, true, nil
 			}
@@ -174,8 +173,7 @@ func (c *Client) NextSiteWaitOfQueue(ctx context.Context, key, queue string, aft
 	return c.nextWaiting(ctx, c.names.SiteWait(key, queue, "*"), after)
 }
 
-// SiteWait finds the message of a job that waits for any site, after a sequence. found is false if the job waits for
-// none.
+// SiteWait returns a job if it waits for a site and its message follows the sequence after.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job WaitingJob, found bool, err error) {
@@ -185,8 +183,8 @@ func (c *Client) SiteWait(ctx context.Context, key Key, after uint64) (job Waiti
 	return c.nextWaiting(ctx, c.names.SiteWait("*", key.Queue, key.ID), after)
 }
 
+// nextWaiting returns the first waiting job under filter that follows the sequence after.
 func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (job WaitingJob, found bool, err error) {
-	const action = "read waiting jobs"
 	for {
 		msg, err := c.NextMessage(ctx, c.names.Stream("RETRIES"), filter, after+1)
 		if errors.Is(err, ErrNotFound) {
@@ -196,7 +194,7 @@ func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (
 			after, err = sequenceOf(msg)
 		}
 		if err != nil {
-			return WaitingJob{}, false, c.Explain(action, err)
+			return WaitingJob{}, false, c.Explain("read waiting jobs", err)
 		}
 		if job, ok := c.waitingJob(msg); ok {
 			return job, true, nil
@@ -204,7 +202,7 @@ func (c *Client) nextWaiting(ctx context.Context, filter string, after uint64) (
 	}
 }
 
-// waitingJob reads a message. It reports false for a message that is no waiting job.
+// waitingJob reads a waiting job from its message, and reports whether the message is one.
 func (c *Client) waitingJob(msg *nats.Msg) (WaitingJob, bool) {
 	if !strings.HasPrefix(msg.Header.Get(jetstream.SubjectHeader), strings.TrimSuffix(c.names.AllScheduledJobs(), ">")) {
 		return WaitingJob{}, false
@@ -213,8 +211,8 @@ func (c *Client) waitingJob(msg *nats.Msg) (WaitingJob, bool) {
 	return job, err == nil
 }
 
-// Schedule lets the server move a message to target at a time. It does not use nats.go's own option, which cuts the time to
-// whole seconds: the server would release the message up to a second early.
+// Schedule makes the server move a message to the subject target at a time. nats.go's own option cuts the time to whole
+// seconds, so that the server would release the message up to a second early.
 func Schedule(msg *nats.Msg, target string, at time.Time) {
 	msg.Header.Set(jetstream.ScheduleHeader, scheduleAt+at.UTC().Format(time.RFC3339Nano))
 	msg.Header.Set(jetstream.ScheduleTargetHeader, target)
@@ -222,7 +220,7 @@ func Schedule(msg *nats.Msg, target string, at time.Time) {
 
 const scheduleAt = "@at "
 
-// ScheduledAt is the time at which the server is to release a message.
+// ScheduledAt returns the time at which the server is to release a message.
 func ScheduledAt(h nats.Header) (at time.Time, ok bool) {
 	text, ok := strings.CutPrefix(h.Get(jetstream.ScheduleHeader), scheduleAt)
 	if !ok {

@@ -15,7 +15,7 @@ import (
 // park stores a waiting job with one attempt.
 func (in *installation) park(t *testing.T, id string, at time.Time) {
 	t.Helper()
-	parked, err := stream.New(in.Client).Schedule(soon(t), "default", id, []byte("https://example.com/"+id), jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, at)
+	parked, err := stream.New(in.Client).Schedule(soon(t), "default", id, []byte("https://example.com/"+id), &jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, at)
 	must(t, err)
 	if !parked {
 		t.Fatalf("job %s waits already", id)
@@ -96,7 +96,7 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 	const n = 40
 	body := make([]byte, 500<<10) // sixteen fill a page
 	for i := range n {
-		_, err := stream.New(in.Client).Schedule(soon(t), "default", fmt.Sprint("j", i), body, jobs.Progress{}, time.Now().Add(time.Hour))
+		_, err := stream.New(in.Client).Schedule(soon(t), "default", fmt.Sprint("j", i), body, &jobs.Progress{}, time.Now().Add(time.Hour))
 		must(t, err)
 	}
 	seen, pages := map[uint64]bool{}, 0
@@ -115,7 +115,8 @@ func TestPagesHoldEveryWaitingJobOnce(t *testing.T) {
 	}
 }
 
-// TestReadWaitingReadsEveryJobOnce, with gaps between the jobs and others that come after the last read. The bounds of a page hold.
+// TestReadWaitingReadsEveryJobOnce, with gaps between the jobs and others that come after the last read. The bounds of a page
+// hold.
 func TestReadWaitingReadsEveryJobOnce(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})

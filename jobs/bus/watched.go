@@ -8,17 +8,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// watched is JetStream whose calls end at once when the server refuses them to this user. Each method names the
-// subjects that its call publishes to, as nats-server/server/jetstream_api.go has them.
+// watched is JetStream with calls that end at once when the server refuses them to this user. Each method names the
+// subjects that its call publishes to; nats-server/server/jetstream_api.go lists them.
 type watched struct {
 	jetstream.JetStream
 	refusals *refusals
 }
 
-// api begins the subjects of the JetStream API in the server's own domain.
+// api is the beginning of the subjects of the JetStream API in the server's own domain.
 const api = "$JS.API."
 
-// call runs do, which returns a value, under the watch of refusals.
+// call is refusals.watch for a function that returns a value.
 func call[T any](ctx context.Context, r *refusals, do func(context.Context) (T, error), subjects ...string) (out T, err error) {
 	err = r.watch(ctx, func(ctx context.Context) (err error) {
 		out, err = do(ctx)

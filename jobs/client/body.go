@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -38,7 +37,7 @@ func (c *Client) Body(ctx context.Context, r jobs.Result) (io.ReadCloser, error)
 		}
 		r = stored
 	}
-	if slices.Contains(r.Omitted, "body") {
+	if r.LacksBody() {
 		return nil, fmt.Errorf("read body of job %s: %w", r.ID, ErrNoBody)
 	}
 	if r.Object == "" {

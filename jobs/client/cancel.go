@@ -74,7 +74,7 @@ const (
 // unended finds the message of a job that has not ended. If there is none and the job has a result, the error is
 // ErrFinished.
 func (c *Client) unended(ctx context.Context, key Key) (*nats.Msg, error) {
-	// Each round also lookups for the result: a job that has just ended has left its stream.
+	// Each round also looks for the result: a job that has just ended has left its stream.
 	for range lookups {
 		found, err := c.whereverItIs(ctx, key)
 		if !errors.Is(err, ErrNotFound) {
@@ -129,7 +129,7 @@ func unendedResult(key Key, msg *nats.Msg) jobs.Result {
 	if err != nil {
 		job = jobs.Job{Queue: key.Queue, ID: key.ID}
 	}
-	return progress.Result(job, time.Now())
+	return progress.Result(&job, time.Now())
 }
 
 // remove removes a job from the streams, in the order in which the job would move through them, and tells the workers to

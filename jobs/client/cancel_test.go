@@ -41,12 +41,12 @@ func TestACancelledJobEndsInOneCancelledResultWhereverItIs(t *testing.T) {
 			return ack.Seq
 		},
 		"waiting": func(id string) uint64 {
-			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
+			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), &jobs.Progress{JobSeq: 71}, time.Now().Add(time.Hour))
 			must(t, err)
 			return 71
 		},
 		"due": func(id string) uint64 {
-			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{JobSeq: 72}, time.Now())
+			_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), &jobs.Progress{JobSeq: 72}, time.Now())
 			must(t, err)
 			consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
 			must(t, err)
@@ -108,7 +108,7 @@ func TestAResultThatIsStoredIsNotReplacedByACancel(t *testing.T) {
 func TestACancelThatWasBrokenOffIsFinishedByTheNext(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
-	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("http://a.test/"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("http://a.test/"), &jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
 	must(t, err)
 	cancelled := success("a", nil)
 	cancelled.Outcome, cancelled.Error, cancelled.JobSeq = jobs.Cancelled, jobs.ErrCancelled, 7
@@ -200,7 +200,7 @@ func TestACancelledJobKeepsWhatIsKnownOfIt(t *testing.T) {
 	in := install(t, bus.Settings{})
 	payload := []byte(`{"url": "http://a.test/", "meta": {"for": "monday"}}`)
 	tried := jobs.Progress{JobSeq: 7, Bytes: 99, Started: time.Now(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1", Status: 503}}}
-	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", payload, tried, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", payload, &tried, time.Now().Add(time.Hour))
 	must(t, err)
 	must(t, in.Cancel(soon(t), key("a")))
 	r, err := in.Result(soon(t), client.Key{Queue: "default", ID: "a"})
@@ -242,9 +242,9 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	}
 	_, err := in.Submit(soon(t), jobs.Job{Queue: "mispelt", ID: "a", URL: "http://a.test/"})
 	must(t, err)
-	_, err = stream.New(in.bus).Schedule(soon(t), "default", "p", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = stream.New(in.bus).Schedule(soon(t), "default", "p", []byte("x"), &jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
-	_, err = stream.New(in.bus).Schedule(soon(t), "default", "q", []byte("x"), jobs.Progress{}, time.Now())
+	_, err = stream.New(in.bus).Schedule(soon(t), "default", "q", []byte("x"), &jobs.Progress{}, time.Now())
 	must(t, err)
 	for _, due := range []bool{false, true} {
 		consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", due)
@@ -272,7 +272,7 @@ func TestAJobIsTakenOutOfTheWaitingAndOfTheDueOnes(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	for id, wait := range map[string]time.Duration{"waits": time.Hour, "due": 0} {
-		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now().Add(wait))
+		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), &jobs.Progress{}, time.Now().Add(wait))
 		must(t, err)
 	}
 	consumer, err := in.bus.EnsureJobConsumer(soon(t), "default", true)
@@ -298,7 +298,7 @@ func TestWhatIsTakenOutWhileItRunsCostsNoOlderJob(t *testing.T) {
 	}
 	parkDue := func(t *testing.T, id string) {
 		t.Helper()
-		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), jobs.Progress{}, time.Now())
+		_, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("x"), &jobs.Progress{}, time.Now())
 		must(t, err)
 	}
 	cancel := func(t *testing.T, id string) error { t.Helper(); return in.Cancel(soon(t), key(id)) }
@@ -352,7 +352,7 @@ func TestNoPurgeTakesMoreThanOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.keepDeadLetters(t, "a", "b")
-	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("x"), &jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	for _, id := range []string{">", "*", "", "a b"} {
 		if err := in.RemoveDeadLetter(soon(t), client.DeadLetter{Key: key(id), Seq: 100}); err == nil {

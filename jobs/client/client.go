@@ -109,7 +109,7 @@ type FieldError = bus.FieldError
 
 // The errors on which a caller may decide. They come wrapped: compare with errors.Is.
 var (
-	// ErrUnreachable: no NATS server answers, or the connection is closed for good.
+	// ErrUnreachable: no NATS server answers, the connection is broken now, or it is closed for good.
 	ErrUnreachable = bus.ErrUnreachable
 	// ErrCredentials: the server refuses the user, the password, the token or the key.
 	ErrCredentials error = bus.ErrCredentials

@@ -39,10 +39,10 @@ const maxOpen = 10_000
 // FetchAll submits the jobs of source and yields the result of each as it comes, in any order. It has at most 10,000 jobs
 // under way, and takes the next one from source when a result was yielded.
 //
-// A large response body is read as after Fetch. Each job taken from source is yielded once: with its result, or with an error and a Result that has the job's queue, id, URL
-// and meta only. A refused job, such as one whose id is queued already, does not end the iteration. When ctx ends, FetchAll
-// takes no more jobs and yields the open ones with ctx's cause; accepted jobs go on. A loop that is broken off leaves
-// its open jobs in the same way, without yielding them.
+// A large response body is read as after Fetch. Each job taken from source is yielded once: with its result, or with an error and
+// a Result that has the job's queue, id, URL and meta only. A refused job, such as one whose id is queued already, does not end
+// the iteration. When ctx ends, FetchAll takes no more jobs and yields the open ones with ctx's cause; accepted jobs go on. A
+// loop that is broken off leaves its open jobs in the same way, without yielding them.
 //
 // source runs in a goroutine of its own, and FetchAll waits for it: a source that blocks has to watch ctx itself.
 func (c *Client) FetchAll(ctx context.Context, source iter.Seq[jobs.Job]) iter.Seq2[jobs.Result, error] {

@@ -35,10 +35,12 @@ type Listed struct {
 	State string `json:"state"`
 	// Site is that of the job's URL; empty if the job is invalid.
 	Site string `json:"site"`
-	// Since is when the job was published, or began to wait.
+	// Since is when the job was published, or began to wait. A job whose next try was in vain waits on since its first.
 	Since time.Time `json:"since"`
 	// Until is when a waiting job is tried again; zero in other states, and for a job that waits for its site.
 	Until time.Time `json:"until,omitzero"`
+
+	stored time.Time // when its message was stored, in whose order jobs are listed
 }
 
 // List calls use for each job that has not ended and fits the filter, the oldest first. It stops at an error of use and
@@ -98,8 +100,8 @@ func (l *lister) list(ctx context.Context, use func(Listed) error) error {
 	return nil
 }
 
-// listPage is how many messages are read at once first: enough that a page costs more than its request. Each page makes the server
-// walk through all subjects, so pages of a list that goes on grow up to bus.WaitingPageSize.
+// listPage is how many messages are read at once first: enough that a page costs more than its request. Each page makes the
+// server walk through all subjects, so pages of a list that goes on grow up to bus.WaitingPageSize.
 const listPage = 1000
 
 // lister is one call of List. One goroutine uses it.
@@ -136,7 +138,7 @@ func (l *lister) oldestFirst(ctx context.Context) iter.Seq2[Listed, error] {
 		defer stop()
 		fresh, err, more := next()
 		for waiting, waitingErr := range l.in(ctx, "RETRIES") {
-			for more && err == nil && waitingErr == nil && fresh.Since.Before(waiting.Since) {
+			for more && err == nil && waitingErr == nil && fresh.stored.Before(waiting.stored) {
 				if !yield(fresh, nil) {
 					return
 				}
@@ -196,9 +198,12 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 		return Listed{}, false, nil
 	}
 	job = Listed{Key: Key{Queue: queue, ID: id}}
-	job.Since, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
-	if job.State, err = l.state(ctx, msg, job.Key, subject); err != nil {
+	job.stored, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
+	if job.State, job.Since, err = l.state(ctx, msg, job.Key, subject); err != nil {
 		return Listed{}, false, err
+	}
+	if job.Since.IsZero() {
+		job.Since = job.stored
 	}
 	// State and time are compared before the payload is decoded, which costs the most.
 	if l.filter.State != "" && job.State != l.filter.State || job.Since.Before(l.filter.Since) {
@@ -216,18 +221,20 @@ func (l *lister) read(ctx context.Context, msg *nats.Msg) (job Listed, fits bool
 	return job, fits, nil
 }
 
-// state names the state of a job by where its message is, and by the progress that it carries.
-func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject string) (string, error) {
+// state names the state of a job by where its message is, and by the progress that it carries. since is zero if the message
+// was stored when the state began.
+func (l *lister) state(ctx context.Context, msg *nats.Msg, key Key, subject string) (state string, since time.Time, err error) {
 	names := l.c.bus.Names()
 	switch subject {
 	case names.Job(key.Queue, key.ID):
-		return l.taken(ctx, msg, names.Stream("JOBS"), names.WorkerConsumer(key.Queue))
+		state, err = l.taken(ctx, msg, names.Stream("JOBS"), names.WorkerConsumer(key.Queue))
 	case names.DueJob(key.Queue, key.ID):
-		return l.taken(ctx, msg, names.Stream("RETRIES"), names.DueConsumer(key.Queue))
+		state, err = l.taken(ctx, msg, names.Stream("RETRIES"), names.DueConsumer(key.Queue))
+	default:
+		// Everything else waits: for its time, or for a site.
+		state, since, _ = jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
 	}
-	// Everything else waits: for its time, or for a site.
-	state, _, _ := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
-	return state, nil
+	return state, since, err
 }
 
 // taken distinguishes running jobs from queued ones: a consumer delivers in order, so it has delivered all messages up

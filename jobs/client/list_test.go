@@ -41,7 +41,7 @@ func oneOfEach(t *testing.T) *installation {
 	}
 	schedule := func(id string, p jobs.Progress, wait time.Duration) {
 		t.Helper()
-		if _, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("http://b.test:8080/x"), p, time.Now().Add(wait)); err != nil {
+		if _, err := stream.New(in.bus).Schedule(soon(t), "default", id, []byte("http://b.test:8080/x"), &p, time.Now().Add(wait)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -56,8 +56,8 @@ func oneOfEach(t *testing.T) *installation {
 	schedule("delayed", jobs.Progress{JobSeq: 90}, time.Hour)
 	submit("default", "queued", "https://a.test/y")
 	schedule("retrying", jobs.Progress{JobSeq: 91, Attempts: []jobs.Attempt{{Attempt: 1}}}, time.Hour)
-	schedule("proxyless", jobs.Progress{JobSeq: 92, WaitingSince: time.Now()}, time.Hour)
-	if _, err := stream.New(in.bus).WaitForSite(soon(t), "b.test:8080", "default", "sited", 0, []byte("http://b.test:8080/x"), jobs.Progress{JobSeq: 94, SiteSince: time.Now()}, time.Now().Add(time.Hour)); err != nil {
+	schedule("proxyless", jobs.Progress{JobSeq: 92, WaitingSince: time.Now().Add(-5 * time.Hour)}, time.Hour)
+	if _, err := stream.New(in.bus).WaitForSite(soon(t), "b.test:8080", "default", "sited", 0, []byte("http://b.test:8080/x"), &jobs.Progress{JobSeq: 94, SiteSince: time.Now()}, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	submit("low", "other", "http://b.test:8080/z")
@@ -89,6 +89,20 @@ func TestAListNamesTheStateOfEachJobTheOldestFirst(t *testing.T) {
 	} {
 		if got := listed(t, in, test.filter); got != test.want {
 			t.Errorf("List(%+v) = %q, want %q", test.filter, got, test.want)
+		}
+	}
+}
+
+// TestAJobWaitsSinceItsFirstTry: each vain try stores the job again.
+func TestAJobWaitsSinceItsFirstTry(t *testing.T) {
+	in := oneOfEach(t)
+	for age, want := range map[time.Duration]int{6 * time.Hour: 1, time.Hour: 0} {
+		list, _, err := in.ListFirst(soon(t), client.ListFilter{State: jobs.StateNoProxy, Since: time.Now().Add(-age)}, 10)
+		if err != nil || len(list) != want {
+			t.Fatalf("since %s: %v, %v; want %d", age, list, err, want)
+		}
+		if want == 1 && time.Since(list[0].Since) < 4*time.Hour {
+			t.Errorf("it waits since %s, want 5 h", list[0].Since)
 		}
 	}
 }
@@ -158,7 +172,7 @@ func TestASearchTellsHowFarItHasCome(t *testing.T) {
 func TestAJobThatBeginsToWaitIsListedOnce(t *testing.T) {
 	in := oneOfEach(t)
 	p := jobs.Progress{JobSeq: 95, Attempts: []jobs.Attempt{{Attempt: 1}}}
-	if _, err := stream.New(in.bus).Schedule(soon(t), "default", "runs", []byte("http://a.test/"), p, time.Now().Add(time.Hour)); err != nil {
+	if _, err := stream.New(in.bus).Schedule(soon(t), "default", "runs", []byte("http://a.test/"), &p, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	list, _, err := in.ListFirst(soon(t), client.ListFilter{}, 100)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -94,15 +93,7 @@ func stateOf(states map[string]*QueueState, queue string) *QueueState {
 // jobs there are of queues that no worker serves.
 func (c *Client) addConsumers(ctx context.Context, at func(string) *QueueState) (known uint64, err error) {
 	for _, due := range []bool{false, true} {
-		kind, prefix := "JOBS", c.bus.Names().WorkerConsumer("")
-		if due {
-			kind, prefix = "RETRIES", c.bus.Names().DueConsumer("")
-		}
-		err := c.bus.Consumers(ctx, c.bus.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
-			queue, ours := strings.CutPrefix(info.Name, prefix)
-			if !ours {
-				return
-			}
+		err := c.bus.EachJobConsumer(ctx, due, func(queue string, info *jetstream.ConsumerInfo) {
 			addConsumer(at(queue), info, due)
 			if !due {
 				// Pending and unacked jobs of the consumers are all that workers know of.

@@ -26,10 +26,10 @@ func TestQueuesAreListedWithoutAListOfAllJobs(t *testing.T) {
 		must(t, err)
 	}
 	for i, queue := range []string{"low", "low", "orphan"} {
-		_, err := stream.New(in.bus).Schedule(soon(t), queue, fmt.Sprint("w", i), []byte("http://a.test/"), jobs.Progress{JobSeq: uint64(i + 1)}, time.Now().Add(time.Hour))
+		_, err := stream.New(in.bus).Schedule(soon(t), queue, fmt.Sprint("w", i), []byte("http://a.test/"), &jobs.Progress{JobSeq: uint64(i + 1)}, time.Now().Add(time.Hour))
 		must(t, err)
 	}
-	_, err = stream.New(in.bus).WaitForSite(soon(t), "a.test", "low", "s", 0, []byte("http://a.test/"), jobs.Progress{JobSeq: 9, SiteSince: time.Now()}, time.Now().Add(time.Hour))
+	_, err = stream.New(in.bus).WaitForSite(soon(t), "a.test", "low", "s", 0, []byte("http://a.test/"), &jobs.Progress{JobSeq: 9, SiteSince: time.Now()}, time.Now().Add(time.Hour))
 	must(t, err)
 	// The server tells a consumer of a job a moment after it has confirmed the job.
 	testenv.Eventually(t, "the consumer's count", func() bool {

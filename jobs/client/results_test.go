@@ -281,6 +281,7 @@ func TestADurableGoesOnWhereItStopped(t *testing.T) {
 	if err := in.Follow(soon(t), bus.Filter{Durable: bus.Reader, All: true}, nil); err == nil {
 		t.Error("a durable took a beginning that it cannot have")
 	}
+	isError(t, in.Follow(soon(t), bus.Filter{Durable: "nobodys"}, func(jobs.Result) error { return nil }), bus.ErrNotFound)
 }
 
 func TestFollowOutlivesARestartAndRepeatsNothing(t *testing.T) {

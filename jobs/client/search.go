@@ -21,15 +21,15 @@ func (c *Client) ListFirst(ctx context.Context, f ListFilter, limit int) (list [
 
 // Searched is what Search has found, and how far it has come.
 type Searched struct {
-	// List are the jobs that fit, and More tells that others follow.
+	// List are the jobs that fit, and More means that others follow.
 	List []Listed
 	More bool
-	// Looked is how many jobs Search has looked at, of about Jobs: those among which the server cannot tell which ones fit. Both are
-	// zero if it has not begun.
+	// Looked is how many jobs Search has looked at, of about Jobs: those among which the server cannot tell which ones fit.
+	// Both are zero if it has not begun.
 	Looked, Jobs uint64
 }
 
-// Search does what ListFirst does, and tells how far it has come, also if ctx ends it.
+// Search does what ListFirst does, and reports how far it has come, also if ctx ends it.
 func (c *Client) Search(ctx context.Context, f ListFilter, limit int) (s Searched, err error) {
 	if err := c.ready(); err != nil {
 		return s, err

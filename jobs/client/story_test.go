@@ -57,7 +57,7 @@ func TestAStoryOfAJobThatWaitsSaysWhy(t *testing.T) {
 		{"early", "http://shop.test/", jobs.Progress{}, client.Wait{Why: jobs.StateDelayed, Site: "shop.test", Detail: "the job waits for its not_before"}},
 		{"again", "http://shop.test/", jobs.Progress{Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, client.Wait{Why: jobs.StateRetrying, Site: "shop.test", Detail: "the job waits for its next attempt"}},
 	} {
-		if _, err := s.Schedule(soon(t), "default", c.id, []byte(c.payload), c.p, until); err != nil {
+		if _, err := s.Schedule(soon(t), "default", c.id, []byte(c.payload), &c.p, until); err != nil {
 			t.Fatal(err)
 		}
 		story, err := in.Story(soon(t), key(c.id))

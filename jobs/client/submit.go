@@ -21,8 +21,11 @@ import (
 )
 
 const (
-	askTimeout    = 3 * time.Second  // of a request beside a publish
-	publishBudget = 30 * time.Second // of all attempts to publish, if the caller set no deadline
+	// PublishBudget bounds all attempts to publish one job, if the caller sets no deadline. A server that is started again
+	// with much to recover, or a cluster that elects a leader, answers within it.
+	PublishBudget = 30 * time.Second
+
+	askTimeout = 3 * time.Second // of a request beside a publish
 )
 
 // Ack confirms that the server has stored a job, which then ends in one result.
@@ -54,6 +57,9 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	}
 	key := Key{Queue: job.Queue, ID: job.ID}
 	payload, err := job.Encode()
+	if asks, watched := ctx.Value(watchKey{}).(func() func()); watched && err == nil {
+		defer asks()()
+	}
 	// A new id cannot be finished, so the request is saved.
 	if err == nil && !minted {
 		err = c.unfinished(ctx, key)
@@ -69,6 +75,15 @@ func (c *Client) Submit(ctx context.Context, job jobs.Job) (Ack, error) {
 	ack.Key = key
 	return ack, err
 }
+
+// WatchSubmits returns a context with which Submit, and SubmitMany for each job, calls asks when it begins to ask the server,
+// and what asks returns when an answer has come, or none is waited for any more, before done is called. It tells a server
+// that is slow to answer from a source or a done that is slow. Several goroutines call them.
+func WatchSubmits(ctx context.Context, asks func() (answered func())) context.Context {
+	return context.WithValue(ctx, watchKey{}, asks)
+}
+
+type watchKey struct{}
 
 // codeHeaderTooLarge is the server's code for a message whose headers are too large.
 const codeHeaderTooLarge jetstream.ErrorCode = 10097
@@ -133,7 +148,7 @@ func (c *Client) firstTry(ctx context.Context, key Key, msg *nats.Msg) (Ack, err
 	return Ack{Key: key, Seq: seq}, nil
 }
 
-// movedOn lookups for a job that is no longer in its stream. A replicated stream also refuses a second message of a
+// movedOn looks for a job that is no longer in its stream. A replicated stream also refuses a second message of a
 // subject while it cannot decide about the first one: a job that is not found was not accepted.
 func (c *Client) movedOn(ctx context.Context, key Key, err error) (Ack, error) {
 	action := "submit job " + key.String()
@@ -158,7 +173,7 @@ const maxSilence = 2 * time.Second
 // repeated is true if an earlier attempt got no answer: the server may have stored that one.
 func (c *Client) publishUntilAnswered(ctx context.Context, msg *nats.Msg) (ack *jetstream.PubAck, repeated bool, err error) {
 	if _, ok := ctx.Deadline(); !ok {
-		limited, cancel := context.WithTimeout(ctx, publishBudget)
+		limited, cancel := context.WithTimeout(ctx, PublishBudget)
 		defer cancel()
 		ctx = limited
 	}

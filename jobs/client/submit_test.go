@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,7 +96,7 @@ func TestAJobThatCouldNotBeParkedOrBuriedIsRefused(t *testing.T) {
 	largest := make([]byte, jobs.MaxJobBytes+60<<10)
 	_, err = in.js.Publish(soon(t), in.names.Job("default", "b"), largest)
 	must(t, err)
-	_, err = stream.New(in.bus).Schedule(soon(t), "default", "b", largest, jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
+	_, err = stream.New(in.bus).Schedule(soon(t), "default", "b", largest, &jobs.Progress{Attempts: make([]jobs.Attempt, 10)}, time.Now())
 	must(t, err)
 	must(t, stream.New(in.bus).DeadLetter(soon(t), "default", "b", largest, &jobs.Result{Detail: strings.Repeat("x", 5000)}))
 }
@@ -252,6 +253,36 @@ func TestSubmitManyTellsOfEachJob(t *testing.T) {
 	isError(t, refused["j7"], client.ErrQueued)
 }
 
+// TestAWatcherOfSubmitsSeesTheRequestsAlone has a source and a done that would be slow.
+func TestAWatcherOfSubmitsSeesTheRequestsAlone(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	var began, ended atomic.Int32
+	watched := client.WatchSubmits(soon(t), func() func() { began.Add(1); return func() { ended.Add(1) } })
+	answered := make(chan struct{})
+	source := func(yield func(jobs.Job) bool) {
+		if began.Load() != 0 || !yield(job("a")) {
+			t.Error("the first job is watched before it is sent")
+		}
+		<-answered
+		if !yield(jobs.Job{URL: "no URL"}) { // nothing is sent
+			t.Error("the source ended")
+		}
+	}
+	told := 0
+	must(t, in.SubmitMany(watched, source, 1, func(jobs.Job, client.Ack, error) {
+		if told++; told == 1 {
+			close(answered)
+		}
+		if began.Load() != 1 || ended.Load() != 1 {
+			t.Errorf("%d requests began and %d ended before done %d, want 1 and 1", began.Load(), ended.Load(), told)
+		}
+	}))
+	if _, err := in.Submit(watched, job("a")); err == nil || began.Load() != 2 || ended.Load() != 2 {
+		t.Errorf("a refused job: %v, %d requests began and %d ended, want 2", err, began.Load(), ended.Load())
+	}
+}
+
 func TestSubmitManyStopsTakingJobsWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
@@ -344,7 +375,7 @@ func TestFindSeesEveryPlaceOfAJob(t *testing.T) {
 	_, err := in.Submit(soon(t), job("a"))
 	must(t, err)
 	in.store(t, "a", nil)
-	_, err = stream.New(in.bus).Schedule(soon(t), "other", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err = stream.New(in.bus).Schedule(soon(t), "other", "a", []byte("x"), &jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	got, err := in.Find(soon(t), client.Key{ID: "a"})
 	must(t, err)
@@ -363,7 +394,7 @@ func TestAJobInTwoPlacesIsOneJob(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.store(t, "a", []byte("done"))
-	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("x"), jobs.Progress{}, time.Now().Add(time.Hour))
+	_, err := stream.New(in.bus).Schedule(soon(t), "default", "a", []byte("x"), &jobs.Progress{}, time.Now().Add(time.Hour))
 	must(t, err)
 	if got, err := in.Resolve(soon(t), "a"); err != nil || got != key("a") {
 		t.Errorf("got %s, %v; want the one job of that id", got, err)

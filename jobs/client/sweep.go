@@ -10,7 +10,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// lookUpFresh lookups up the keys that were added since its last call. After a transient error they stay fresh. Keys that
+// lookUpFresh looks up the keys that were added since its last call. After a transient error they stay fresh. Keys that
 // are added during the look-up belong to the next one.
 func (w *waiter) lookUpFresh(ctx context.Context) error {
 	fresh := w.fresh
@@ -24,7 +24,7 @@ func (w *waiter) lookUpFresh(ctx context.Context) error {
 	return err
 }
 
-// lookUpOpen lookups up every key whose result has not come, and plans the next sweep.
+// lookUpOpen looks up every key whose result has not come, and plans the next sweep.
 func (w *waiter) lookUpOpen(ctx context.Context) error {
 	began, before := time.Now(), len(w.open)
 	// The keys are copied: take removes from open while the answers come.
@@ -48,7 +48,7 @@ func sweepPause(took time.Duration) time.Duration { return min(max(took, sweepEv
 // isTransient reports whether an error is transient, so that a later look-up may succeed. An error of use never is.
 func (w *waiter) isTransient(err error) bool { return w.refused == nil && bus.IsTransient(err) }
 
-// lookUpAll lookups up keys in parts of at most bus.MaxSubjects.
+// lookUpAll looks up keys in parts of at most bus.MaxSubjects.
 func (w *waiter) lookUpAll(ctx context.Context, keys []Key) error {
 	for part := range slices.Chunk(keys, bus.MaxSubjects) {
 		if err := w.lookUp(ctx, part); err != nil {

@@ -65,7 +65,7 @@ func (c *Client) WaitMany(ctx context.Context, keys []Key, use func(jobs.Result)
 
 // WaitEach calls use once with the result of each key that it receives, whether it is stored already or comes later. It
 // returns when keys is closed and all results are through, when use returns an error, or when ctx ends (with its cause); it
-// then receives no more keys. No result is missed: subscriptions bring them as they come, and a sweep lookups up the rest at
+// then receives no more keys. No result is missed: subscriptions bring them as they come, and a sweep looks up the rest at
 // least every 30 s, and at once after a reconnect or a dropped message. For a user who may not subscribe to results,
 // sweeps look them up: every 100 ms at first, and later every 2 s.
 func (c *Client) WaitEach(ctx context.Context, keys <-chan Key, use func(jobs.Result) error) error {
@@ -165,14 +165,19 @@ func (w *waiter) run(ctx context.Context, keys <-chan Key) error {
 				w.sweep.Reset(0)
 			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		// The end of ctx also ends a look-up that is under way, with an error that does not say why. An error of use is not replaced.
+		case ctx.Err() != nil && w.refused == nil && errors.Is(err, ctx.Err()):
+			return context.Cause(ctx)
+		default:
 			return err
 		}
 	}
 	return nil
 }
 
-// add begins to wait for a result. It subscribes before it lookups up, so that no result is missed: the server handles
+// add begins to wait for a result. It subscribes before it looks up, so that no result is missed: the server handles
 // the subscription before the request.
 func (w *waiter) add(key Key) error {
 	if !key.Valid() {

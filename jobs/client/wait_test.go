@@ -2,12 +2,14 @@ package client_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -101,6 +103,21 @@ func TestWaitEachReturnsTheErrorOfItsUser(t *testing.T) {
 	isError(t, in.WaitEach(soon(t), keys, func(jobs.Result) error { return nil }), bus.ErrNotFound)
 }
 
+// TestAWaitThatEndsWithinALookUpReturnsTheCause speaks to a server without JetStream: a look-up gets no answer.
+func TestAWaitThatEndsWithinALookUpReturnsTheCause(t *testing.T) {
+	t.Parallel()
+	in := on(t, testenv.StartNATS(t, func(o *server.Options) { o.JetStream = false }), bus.Dial{})
+	stop := errors.New("stop")
+	ctx, cancel := context.WithCancelCause(soon(t))
+	_, err := in.nc.Subscribe("$JS.API.DIRECT.GET.GOFER_RESULTS", func(*nats.Msg) { cancel(stop) })
+	must(t, err)
+	keys := make(chan bus.Key, 1)
+	keys <- key("a")
+	if err := in.WaitEach(ctx, keys, func(jobs.Result) error { return nil }); !errors.Is(err, stop) {
+		t.Errorf("got %v, want the cause of the end", err)
+	}
+}
+
 // muteResults takes the republishing away, so that no subscriber hears of any result.
 func (in *installation) muteResults(t *testing.T) {
 	t.Helper()
@@ -112,7 +129,7 @@ func (in *installation) muteResults(t *testing.T) {
 	must(t, err)
 }
 
-// lookUps receives when a waiter lookups results up.
+// lookUps receives when a waiter looks results up.
 func (in *installation) lookUps(t *testing.T) <-chan *nats.Msg {
 	t.Helper()
 	seen := make(chan *nats.Msg, 100)

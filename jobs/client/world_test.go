@@ -74,7 +74,7 @@ func serve() (stop func(), err error) {
 }
 
 // pretend stands in for a fetch: the path of the URL says how it ends.
-func pretend(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+func pretend(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 	u, _ := url.Parse(job.URL) // a job's URL was checked
 	r := jobs.Result{
 		Queue: job.Queue, ID: job.ID, URL: job.URL, Outcome: jobs.Succeeded, Status: 200, Worker: "w1", Proxy: "good-1",
@@ -90,7 +90,7 @@ func pretend(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome
 		r.Body = []byte(strings.Repeat("x", jobs.MaxInlineBody+1))
 	case "/slow":
 		<-ctx.Done()
-		return jobs.RunOutcome{Kind: jobs.RunStopped}
+		return &jobs.RunOutcome{Kind: jobs.RunStopped}
 	}
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: r}
+	return &jobs.RunOutcome{Kind: jobs.RunFinished, Result: r}
 }

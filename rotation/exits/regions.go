@@ -5,29 +5,30 @@ import "slices"
 const (
 	// MaxRegions bounds the regions that are remembered of a gateway. Publishers choose them.
 	MaxRegions = 64
-	// refusedRegions is how many regions have to be refused by a gateway that has worked in none of them.
+	// refusedRegions is how many regions a gateway has to refuse until its credentials count as wrong.
 	refusedRegions = 3
-	// failedWords is how many words in a row have to fail, and failedSites at how many sites that answered before.
+	// failedWords is how many words in a row have to fail until the gateway counts as failed, and failedSites is at how many
+	// sites that answered before.
 	failedWords, failedSites = 10, 3
 )
 
 // Regions is what is known of a gateway, by the regions that jobs ask for. The empty region is that of jobs without one. The zero
 // value knows nothing.
 type Regions struct {
-	list    []region // the latest used last
-	refused []string // regions that were refused since anything worked, at most refusedRegions
+	list    []region // in the order of their latest use, at most MaxRegions
+	refused []string // regions that were refused since the gateway worked last, at most refusedRegions
 }
 
 // region is what is known of a gateway in one region.
 type region struct {
 	name   string
 	worked bool
-	words  []string // that failed since anything worked, at most failedWords
-	failed int
-	sites  []uint64 // that answered before and then failed, at most failedSites
+	words  []string // the words that failed since the gateway worked last, at most failedWords
+	failed int      // failures since then, several of one word counted once; at most failedWords
+	sites  []uint64 // the sites of these failures that answered before, at most failedSites
 }
 
-// Worked notes that the gateway did its work in a region.
+// Worked notes that the gateway worked in a region.
 func (r *Regions) Worked(name string) {
 	x := r.get(name)
 	x.worked, x.words, x.failed, x.sites = true, nil, 0, nil
@@ -44,9 +45,9 @@ func (r *Regions) LastWorked() string {
 	return ""
 }
 
-// Refused notes that the gateway refused the credentials in a region, and reports whether the credentials are wrong, and not only
-// the region: the region is the owner's choice ("") or worked before, or three regions were refused and none works. Healthy says
-// that the gateway worked lately.
+// Refused notes that the gateway refused the credentials in a region, and reports whether the credentials are wrong. They are
+// wrong if the region is the owner's own (""), if it worked before, or if three regions were refused and the gateway is not
+// healthy. Otherwise the gateway may only lack the region.
 func (r *Regions) Refused(name string, healthy bool) bool {
 	if name == "" || r.get(name).worked {
 		return true
@@ -57,9 +58,9 @@ func (r *Regions) Refused(name string, healthy bool) bool {
 	return len(r.refused) == refusedRegions && !healthy
 }
 
-// Failed notes that the gateway opened no tunnel for a word. It reports whether the gateway itself fails in the region: ten
-// different words did in a row, at three sites or more that answered before. A gateway without words has another exit each time.
-// The site is a hash, zero if it never answered.
+// Failed notes that the gateway opened no tunnel for a word, and reports whether the gateway itself fails in the region. It
+// does if ten different words failed in a row, at three or more sites that answered before. A gateway without words uses
+// another exit each time, so each failure counts. site is a hash; zero means that the site never answered.
 func (r *Regions) Failed(name, word string, site uint64) bool {
 	x := r.get(name)
 	if word == "" || !slices.Contains(x.words, word) {
@@ -74,7 +75,8 @@ func (r *Regions) Failed(name, word string, site uint64) bool {
 	return x.failed == failedWords && len(x.sites) == failedSites
 }
 
-// get finds or adds a region. A region in which nothing ever worked makes room first.
+// get finds or adds a region, and moves it to the end of the list. A full list drops the oldest region that never worked, or
+// else the oldest one.
 func (r *Regions) get(name string) *region {
 	last := len(r.list) - 1
 	if last >= 0 && r.list[last].name == name {

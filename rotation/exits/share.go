@@ -9,7 +9,7 @@ const (
 	// MaxShared bounds the generations that workers share. A session does not fail a billion times while it is in use, so a
 	// higher number is a mistake, and a worker can go on counting from this one without an overflow.
 	MaxShared = 1 << 30
-	// maxLeft bounds how long a session is remembered by the word of others before it is used here.
+	// maxLeft bounds how long a session is remembered that only other workers use.
 	maxLeft = 24 * time.Hour
 	// maxChanged bounds the sessions that wait for Changed.
 	maxChanged = 10_000
@@ -34,8 +34,8 @@ func ParseKey(text string) (k Key, ok bool) {
 // State is what workers share of a session. Of two states of one session the larger one of each number counts.
 type State struct {
 	Key Key
-	// Generation is that of the word that works, Trial that of the latest word that was to replace it, because it failed. Trials
-	// up to Dropped are over: the older word was kept.
+	// Generation is that of the word that worked last. Trial is that of the latest word that was tried because the word before
+	// failed. Trials up to Dropped are over: the older word was kept.
 	Generation, Trial, Dropped uint32
 	// Cause is a hash of the failure that began the trial.
 	Cause uint64
@@ -43,20 +43,20 @@ type State struct {
 	Left time.Duration
 }
 
-// Current is the generation that attempts use.
+// Current returns the generation that attempts use.
 func (f State) Current() uint32 { return current(f.Generation, f.Trial, f.Dropped) }
 
 // valid reports whether a worker may have written the state.
 func (f State) valid() bool { return max(f.Generation, f.Trial, f.Dropped) <= MaxShared && f.Left > 0 }
 
-// note collects a session for Changed. One that finds no room there is shared when it changes again.
+// note adds a session to those that Changed returns. A session for which there is no room is shared at its next change.
 func (w *Words) note(key Key) {
 	if w.cfg.Share && len(w.changed) < maxChanged {
 		w.changed[key] = struct{}{}
 	}
 }
 
-// Changed returns at most limit sessions of which the fleet has to hear, each once until it changes again.
+// Changed returns at most limit sessions that have changed and that the fleet has to hear of. It returns each change once.
 func (w *Words) Changed(limit int) (keys []Key) {
 	for key := range w.changed {
 		if len(keys) == limit {
@@ -68,8 +68,8 @@ func (w *Words) Changed(limit int) (keys []Key) {
 	return keys
 }
 
-// State returns what the fleet may know of a session. It is false without anything: the session is idle, or was never moved, or
-// its numbers are too high. A trial that began with a doubt is no business of others.
+// State returns what the fleet may know of a session. It reports false if there is nothing to share: the session was forgotten,
+// it never left its first word, or its numbers are too high. It leaves out a trial that Suspected began.
 func (w *Words) State(key Key, now time.Duration) (State, bool) {
 	s := w.find(key, now)
 	if s == nil {
@@ -77,16 +77,16 @@ func (w *Words) State(key Key, now time.Duration) (State, bool) {
 	}
 	f := State{Key: key, Generation: s.generation, Trial: s.trial, Dropped: s.dropped, Left: s.until - now}
 	switch {
-	case s.tries() && s.doubtful:
+	case s.hasTrial() && s.doubtful:
 		f.Trial = 0
-	case s.tries():
+	case s.hasTrial():
 		f.Cause = s.cause
 	}
 	return f, f.valid() && max(f.Generation, f.Trial, f.Dropped) > 0
 }
 
-// Adopt takes over what another worker knows of a session. If more is known here, the fleet has to hear of it again: of two
-// workers that write at the same time one does not see the other's state. Adopt reports false for a state that no worker writes.
+// Adopt takes over what another worker knows of a session. If this worker knows more, it shares its state again, because the
+// other worker may have overwritten it. Adopt reports false for a state that no worker writes.
 func (w *Words) Adopt(f State, now time.Duration) bool {
 	if !f.valid() {
 		return false
@@ -105,12 +105,12 @@ func (w *Words) Adopt(f State, now time.Duration) bool {
 	return true
 }
 
-// adopt takes the larger of the numbers.
+// adopt takes the larger one of each number.
 func (s *session) adopt(f State, now time.Duration) {
 	s.until = max(s.until, now+min(f.Left, maxLeft))
 	s.dropped = max(s.dropped, f.Dropped)
 	if f.Generation > s.generation {
-		s.generation, s.proven = f.Generation, now+believeFor
+		s.generation, s.provenUntil = f.Generation, now+believeFor
 	}
 	isTrial := f.Current() == f.Trial && f.Trial > f.Generation
 	if isTrial && f.Trial > max(s.generation, s.dropped) {

@@ -2,8 +2,8 @@
 //
 // A gateway is a proxy with one address and many exits. A word in its user information chooses the exit. An attempt without a
 // session takes a fresh word, of which nothing is kept. The word of a session is derived from the fleet's prefix, the gateway,
-// the session and a generation, so that all workers derive the same one. The generation advances when the exit fails. Workers
-// share it: Changed and State say what is news to the others, and Adopt takes over what they found.
+// the session and a generation, so that all workers derive the same word. The generation advances when the exit fails. Workers
+// share the generations: Changed and State return what this worker has found, and Adopt takes over what others found.
 //
 // The package is pure: it has no lock, no clock and no I/O. Times are durations on one clock of the caller's choice.
 package exits
@@ -23,9 +23,9 @@ const (
 	// wordLength is the length of a word in lower-case letters and digits, and words is how many there are.
 	wordLength = 12
 	words      = 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36 * 36
-	// MaxSessions bounds the sessions that are remembered. Only sessions whose exit failed or cools down are.
+	// MaxSessions bounds the sessions that are remembered. A session is remembered if its exit failed or cools down.
 	MaxSessions = 100_000
-	// maxSteps bounds how many generations one pick goes on to find a word that has not failed its job.
+	// maxSteps bounds the generations that one pick skips to find a word with which the job has not failed.
 	maxSteps = 16
 	// maxCooldowns bounds the hosts for which the words of one session cool down.
 	maxCooldowns = 8
@@ -37,7 +37,7 @@ type Config struct {
 	Prefix string
 	// Rand draws fresh words; nil means the global source.
 	Rand *rand.Rand
-	// Share collects for Changed the sessions that the other workers have to hear of.
+	// Share makes Changed return the sessions that other workers have to hear of.
 	Share bool
 }
 
@@ -62,13 +62,14 @@ type Session struct {
 type Exit struct {
 	Word       string
 	Generation uint32
-	// Aside is true if the word of the session cools down for the host. Then the session does not move.
+	// Aside means that the session's own word cools down for the host, so that this attempt uses another one. What comes of the
+	// attempt does not change the session.
 	Aside bool
 
-	key Key // of the session; zero if the exit is not of Sticky
+	key Key // of the session; zero unless Sticky returned the exit
 }
 
-// Fresh draws a word.
+// Fresh draws a word for an attempt without a session.
 func (w *Words) Fresh() Exit {
 	if w.cfg.Rand != nil {
 		return Exit{Word: spell(w.cfg.Rand.Uint64N(words))}
@@ -82,8 +83,8 @@ func spell(n uint64) string {
 	return strings.Repeat("0", wordLength-len(digits)) + digits
 }
 
-// derive returns a number for a generation of a session, and for generation zero the key of the session. The two share no bit of
-// the sum.
+// derive returns the number of a generation of a session. key is the session's key if the generation is zero. Number and key
+// come from different bytes of the hash, so the key does not show the word.
 func (w *Words) derive(of Session, generation uint32) (number uint64, key Key) {
 	sum := hmac.New(sha256.New, []byte(w.cfg.Prefix))
 	_, _ = sum.Write([]byte(of.Gateway + "\x00" + of.Name + "\x00" + strconv.FormatUint(uint64(generation), 10)))
@@ -92,8 +93,8 @@ func (w *Words) derive(of Session, generation uint32) (number uint64, key Key) {
 	return binary.BigEndian.Uint64(out[:]), Key(out[8:])
 }
 
-// Sticky returns the exit of a session for a host, which is given as a hash. Words that are avoided, because they failed the job,
-// make room for later generations.
+// Sticky returns the exit of a session for a host, which is given as a hash. It skips the words of avoid, with which the job
+// has failed, and takes a later generation instead.
 func (w *Words) Sticky(of Session, host uint64, avoid []string, now time.Duration) Exit {
 	first, key := w.derive(of, 0)
 	s := w.use(key, of.TTL, now)
@@ -101,20 +102,19 @@ func (w *Words) Sticky(of Session, host uint64, avoid []string, now time.Duratio
 		s = &session{next: 1}
 	}
 	exit := Exit{Generation: s.current(), key: key}
-	if s.cools(exit.Generation, host, now) {
+	if s.coolsDown(exit.Generation, host, now) {
 		exit.Generation, exit.Aside = s.next, true
 	}
 	for step := 0; ; step++ {
 		exit.Word = w.word(of, s, exit.Generation, first)
-		if step == maxSteps || !slices.Contains(avoid, exit.Word) && !s.cools(exit.Generation, host, now) {
+		if step == maxSteps || !slices.Contains(avoid, exit.Word) && !s.coolsDown(exit.Generation, host, now) {
 			return exit
 		}
 		exit.Generation = max(exit.Generation+1, s.next)
 	}
 }
 
-// word returns the word of a generation. The number of generation zero is known; the word that the session uses is kept, so that
-// a session that moved costs no more than another one.
+// word returns the word of a generation. first is the number of generation zero. The word in use is kept, so it is derived once.
 func (w *Words) word(of Session, s *session, generation uint32, first uint64) string {
 	switch {
 	case generation == 0:
@@ -130,7 +130,7 @@ func (w *Words) word(of Session, s *session, generation uint32, first uint64) st
 	return word
 }
 
-// Relayed notes that a response came through the exit. A later generation than that of the session becomes the session's.
+// Relayed notes that a response came through the exit. If the exit is of a later generation, the session moves to it.
 func (w *Words) Relayed(of Session, exit Exit, now time.Duration) {
 	if exit.Aside {
 		return
@@ -148,14 +148,14 @@ func (w *Words) Relayed(of Session, exit Exit, now time.Duration) {
 	}
 }
 
-// Failed notes that the exit failed. The cause is a hash of what happened and where. A word that fails like the one before it is
-// dropped, and the older one is kept: what fails alike through two exits is not the exits' fault.
+// Failed notes that the exit failed. The cause is a hash of what happened and where. If a word fails with the cause of the word
+// before it, the session goes back to the older word: what fails alike through two exits is not the exits' fault.
 func (w *Words) Failed(of Session, exit Exit, cause uint64, now time.Duration) {
 	w.fail(of, exit, cause, false, now)
 }
 
-// Suspected notes that the exit may have failed: it brought a response that is a failure if the next word brings another one.
-// The fleet hears of it only then.
+// Suspected notes that the exit may have failed: its response counts as a failure if the next word brings another response. The
+// fleet hears of it only then.
 func (w *Words) Suspected(of Session, exit Exit, cause uint64, now time.Duration) {
 	w.fail(of, exit, cause, true, now)
 }
@@ -187,10 +187,7 @@ func (w *Words) Cool(of Session, exit Exit, host uint64, until, now time.Duratio
 	s.next = max(s.next, exit.Generation+1)
 }
 
-// Sessions is how many sessions are remembered.
-func (w *Words) Sessions() int { return len(w.young) + len(w.old) }
-
-// keyOf returns the key of a session, which the exit has if it is of Sticky.
+// keyOf returns the key of a session. The exit has it if Sticky returned the exit.
 func (w *Words) keyOf(of Session, exit Exit) Key {
 	if exit.key != (Key{}) {
 		return exit.key
@@ -199,7 +196,7 @@ func (w *Words) keyOf(of Session, exit Exit) Key {
 	return key
 }
 
-// use returns what is known of a session, nil without anything, and notes that the session is used.
+// use is find, and notes that the session is in use.
 func (w *Words) use(key Key, ttl, now time.Duration) *session {
 	s := w.find(key, now)
 	if s != nil {
@@ -208,7 +205,7 @@ func (w *Words) use(key Key, ttl, now time.Duration) *session {
 	return s
 }
 
-// find returns what is known of a session, nil without anything.
+// find returns what is known of a session; nil if nothing is.
 func (w *Words) find(key Key, now time.Duration) *session {
 	s := w.young[key]
 	if s == nil {

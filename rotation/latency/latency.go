@@ -105,13 +105,6 @@ func (t *Tracker) HasAnsweredWithin(name string, d time.Duration) bool {
 	return s != nil && s.fastest != 0 && s.fastest <= microsOf(d)
 }
 
-// Len is the number of sites that are remembered.
-func (t *Tracker) Len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.n
-}
-
 // microsOf is a duration as fastest holds it: in microseconds, plus one.
 func microsOf(d time.Duration) uint32 { return uint32(min(max(d, 0), longest).Microseconds()) + 1 }
 

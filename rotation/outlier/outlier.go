@@ -87,7 +87,8 @@ type LateFailure struct {
 // Judge holds the evidence. The zero value is ready for use. It must not be shared between goroutines without a lock.
 type Judge struct {
 	proxies []evidence
-	free    []Proxy // indexes that Remove gave back
+	latest  []latest // by the same indexes
+	free    []Proxy  // indexes that Remove gave back
 	sites   sites
 	pool    pool
 }
@@ -99,13 +100,13 @@ func (j *Judge) Add() Proxy {
 		j.free = j.free[:n-1]
 		return p
 	}
-	j.proxies = append(j.proxies, evidence{})
+	j.proxies, j.latest = append(j.proxies, evidence{}), append(j.latest, latest{})
 	return Proxy(len(j.proxies) - 1)
 }
 
 // Remove forgets a proxy. Its index is given to another one later, and what sites remember of the old one is void.
 func (j *Judge) Remove(p Proxy) {
-	j.proxies[p] = evidence{generation: j.proxies[p].generation + 1}
+	j.proxies[p], j.latest[p] = evidence{generation: j.proxies[p].generation + 1}, latest{}
 	j.pool.remove(p)
 	j.free = append(j.free, p)
 }
@@ -115,17 +116,17 @@ func (j *Judge) len() int { return len(j.proxies) - len(j.free) }
 
 // Healthy reports whether a proxy relayed a response in the last ten minutes.
 func (j *Judge) Healthy(p Proxy, now time.Duration) bool {
-	return j.proxies[p].relayed.within(HealthyFor, now)
+	return j.latest[p].relayed.within(HealthyFor, now)
 }
 
 // Reliable reports whether a proxy is healthy and its latest attempt ended well.
 func (j *Judge) Reliable(p Proxy, now time.Duration) bool {
-	return j.proxies[p].endedWell && j.Healthy(p, now)
+	return j.latest[p].endedWell && j.Healthy(p, now)
 }
 
 // RelayedWithin reports whether a proxy relayed a response lately.
 func (j *Judge) RelayedWithin(p Proxy, lately, now time.Duration) bool {
-	return j.proxies[p].relayed.within(lately, now)
+	return j.latest[p].relayed.within(lately, now)
 }
 
 // AnyHealthy reports whether any proxy relayed a response in the last ten minutes. If none did, the fault may lie
@@ -147,7 +148,7 @@ func (j *Judge) BreakerChanged(p Proxy) {
 // Relayed records that the proxy relayed a response of the site.
 func (j *Judge) Relayed(a Attempt) Ruling {
 	e := &j.proxies[a.Proxy]
-	e.endedWell = true
+	j.latest[a.Proxy].endedWell = true
 	e.record.add(a.Site, true, a.Ended, a.Ended)
 	ruling := j.Reached(a)
 	x := j.sites.get(a.Site)
@@ -213,7 +214,8 @@ func (e *evidence) isSilent(a Attempt, at Site, narrow bool) bool {
 
 // Reached records that the proxy reached a target, whatever the target then did.
 func (j *Judge) Reached(a Attempt) Ruling {
-	j.proxies[a.Proxy].relayed = secondsOf(a.Ended)
+	ended := secondsOf(a.Ended)
+	j.proxies[a.Proxy].relayed, j.latest[a.Proxy].relayed = ended, ended
 	if !j.pool.succeeded(a.Ended) {
 		return Ruling{}
 	}
@@ -222,9 +224,8 @@ func (j *Judge) Reached(a Attempt) Ruling {
 
 // Failed records a failure that says nothing about the pool or the site: what it means is decided already.
 func (j *Judge) Failed(a Attempt) Ruling {
-	e := &j.proxies[a.Proxy]
-	e.endedWell = false
-	e.record.add(a.Site, false, a.Ended, a.Ended)
+	j.latest[a.Proxy].endedWell = false
+	j.proxies[a.Proxy].record.add(a.Site, false, a.Ended, a.Ended)
 	return Ruling{Failed: true}
 }
 

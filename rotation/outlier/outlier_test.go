@@ -40,12 +40,7 @@ const shop outlier.Site = 1
 
 func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
 	var h history
-	proxies := h.pool(2)
-	old, other := proxies[0], proxies[1]
-	for range 8 {
-		h.Failed(h.attempt(old, 3))
-	}
-	h.Unclear(h.attempt(old, 2))
+	old := h.pool(2)[0]
 	h.Remove(old)
 	fresh := h.Add()
 	if fresh != old {
@@ -54,11 +49,90 @@ func TestAnIndexThatIsUsedAgainKnowsNothingOfTheProxyBefore(t *testing.T) {
 	if h.Healthy(fresh, h.now) || h.Reliable(fresh, h.now) {
 		t.Error("the new proxy is healthy before its first attempt, want not")
 	}
-	for range 8 {
-		h.Failed(h.attempt(fresh, 3)) // so that it fails most of the time, too
+}
+
+// silentAtSix is a pool of three proxies, the first of which is silent at six sites that have answered none before.
+func silentAtSix(h *history) (proxies []outlier.Proxy) {
+	proxies = h.pool(3)
+	for site := range outlier.Site(6) {
+		h.Unclear(h.attempt(proxies[0], 10+site))
 	}
-	if late := h.Relayed(h.attempt(other, 2)).Late; len(late) != 0 {
-		t.Errorf("a response of the site counts %v against the new proxy, want nothing", late)
+	return proxies
+}
+
+// relayTheSix has the two other proxies relay the six sites by turns. It returns the earlier failures that count because of it.
+func relayTheSix(h *history, proxies []outlier.Proxy) (late []outlier.LateFailure) {
+	for site := range outlier.Site(6) {
+		late = append(late, h.Relayed(h.attempt(proxies[1+site%2], 10+site)).Late...)
+	}
+	return late
+}
+
+// A site that answers another proxy minutes later may have been down before.
+func TestAnAnswerSpeaksAgainstFailuresOfTheMinuteBeforeItOnly(t *testing.T) {
+	for pause, want := range map[time.Duration]bool{10 * time.Second: true, 2 * time.Minute: false} {
+		var h history
+		proxies := silentAtSix(&h)
+		h.now += pause
+		counts := len(relayTheSix(&h, proxies)) > 0
+		counts = h.Unclear(h.attempt(proxies[0], shop)).Counts || counts
+		if counts != want {
+			t.Errorf("sites answer others %s after they failed through a proxy; its failures count: %v, want %v", pause, counts, want)
+		}
+	}
+}
+
+func TestFailuresOfARemovedProxyDoNotCountAgainstTheNextOneOfItsIndex(t *testing.T) {
+	for _, removed := range []bool{false, true} {
+		var h history
+		proxies := silentAtSix(&h)
+		if removed {
+			h.Remove(proxies[0])
+			if p := h.Add(); p != proxies[0] {
+				t.Fatalf("Add() = %d, want the index %d, which is free", p, proxies[0])
+			}
+		}
+		if late := relayTheSix(&h, proxies); len(late) > 0 == removed {
+			t.Errorf("six silences of a proxy, whose index has passed to another one: %v; %v count", removed, late)
+		}
+	}
+}
+
+// A streak is of sites that failed through this proxy first: a second failure at a site says that the site is dead. A publisher
+// may aim a job at one proxy, and without another proxy nobody knows how unknown sites fare.
+func TestOnlyFirstFailuresAtUnknownSitesMakeAStreak(t *testing.T) {
+	for name, c := range map[string]struct {
+		sites  outlier.Site // at which the proxy fails in turn
+		before bool         // another proxy fails at each site before
+		chosen bool
+		closed int
+		want   bool
+	}{
+		"at ever new sites":                    {sites: 12, closed: 4, want: true},
+		"at two sites again and again":         {sites: 2, closed: 4},
+		"at sites that failed through another": {sites: 12, closed: 4, before: true},
+		"of jobs that narrow down the choice":  {sites: 12, closed: 4, chosen: true},
+		"without another closed breaker":       {sites: 12, closed: 1},
+	} {
+		var h history
+		proxies := h.pool(4)
+		for site := range outlier.Site(60) {
+			h.Relayed(h.attempt(proxies[1+site%3], 100+site)) // unknown sites mostly answer
+		}
+		if c.before {
+			for site := range c.sites {
+				h.Unclear(h.attempt(proxies[1], 10+site))
+			}
+		}
+		counts := false
+		for i := range outlier.Site(12) {
+			a := h.attempt(proxies[0], 10+i%c.sites)
+			a.Chosen, a.Closed = c.chosen, c.closed
+			counts = h.Unclear(a).Counts || counts
+		}
+		if counts != c.want {
+			t.Errorf("12 failures in a row %s; some count: %v, want %v", name, counts, c.want)
+		}
 	}
 }
 
@@ -92,6 +166,24 @@ func TestARemovedProxyIsNoPartOfAnOutage(t *testing.T) {
 		ruling = h.ProxyFailed(h.attempt(proxies[0], shop))
 	}
 	t.Errorf("no outage although all five proxies fail; the last ruling is %+v", ruling)
+}
+
+func TestAResponseEndsAnOutage(t *testing.T) {
+	var h history
+	proxies := h.pool(5)
+	for i := range 30 {
+		h.ProxyFailed(h.attempt(proxies[i%5], outlier.Site(10+i)))
+	}
+	if _, ongoing := h.Outage(h.now); !ongoing {
+		t.Fatal("no outage although all five proxies fail")
+	}
+	ruling := h.Relayed(h.attempt(proxies[0], shop))
+	if _, ongoing := h.Outage(h.now); ongoing || !ruling.Outage.Ended {
+		t.Errorf("after a response the outage is ongoing: %v, and the ruling is %+v; want that it ended", ongoing, ruling)
+	}
+	if !h.MayStart(h.now) || !h.ProxyFailed(h.attempt(proxies[1], 10)).Counts {
+		t.Error("after the outage an attempt may not start, or its failure does not count")
+	}
 }
 
 func TestOneWitnessConvictsNobody(t *testing.T) {

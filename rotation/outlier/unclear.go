@@ -14,7 +14,7 @@ func (j *Judge) Unclear(a Attempt) Ruling {
 	if x.isToBlame(j.len()) {
 		return j.failedAtSiteToBlame(a, x)
 	}
-	e.endedWell = false
+	j.latest[a.Proxy].endedWell = false
 	if x.respondedWithin(HealthyFor, a.Ended) {
 		return j.failedAtAnsweringSite(a, x, note, again)
 	}

@@ -34,6 +34,18 @@ func TestCharactersThatCannotBeSeenAreNoPartOfAProxy(t *testing.T) {
 	}
 }
 
+func TestAnIPv6AddressOfAProxyStandsInBrackets(t *testing.T) {
+	for line, want := range map[string]string{
+		"http://[2001:db8::1]:80": "", "http://[fe80::1%25eth0]:80": "", "http://2001:db8::1:80": "not a proxy URL", "socks5://2001:db8::1:80": "in brackets", "socks5://a::1": "in brackets",
+		"http://[a.test]:80": "not a proxy URL", "http://[::1]": "no port",
+	} {
+		p, err := proxylist.ParseLine(line)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q is read as %q, %v; want an error with %q", line, p.ID, err, want)
+		}
+	}
+}
+
 func TestNumbersOfAProxyAreDecimal(t *testing.T) {
 	for _, field := range []string{"weight=0x10", "weight=010", "max_inflight=1_000", "max_inflight=1e3", "rate=0x1p4", "rate=NaN", "rate=Inf", "rate=1e400", "rate=-1", "weight=99999999999999999999"} {
 		if p, err := proxylist.ParseLine("http://a.test:1 " + field); err == nil {
@@ -56,7 +68,7 @@ func FuzzParseLine(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"http://user:", "@a.test:80 id=a tags=b,c region=d weight=2 max_inflight=3 rate=0.5"}, {"", ":pw@host:80"}, {"socks5h://", "@[::1]:1080"},
 		{"http://a.test:80 id=", ""}, {"http://a.test:80 rate=", " weight=1"}, {"https://%zz", "@a"}, {"http://[fe80::1%25", "]:80"}, {"http://u:p%20w", "@A.test:80 weight=1000"},
-		{"http://user-{session}-{region}:", "@a.test:80 region=us session_ttl=90s"}, {"http://%7Bsession%7D", ":pw@a.test:80 gateway=yes"}, {"http://{sess", "}@a.test:80"},
+		{"http://user-{session}-{region}:", "@a.test:80 region=us session_ttl=90s"}, {"http://%7Bsession%7D", ":pw@a.test:80 gateway=yes"}, {"http://{sess", "}@a.test:80"}, {"soCks5://", "::1"},
 	} {
 		f.Add(seed[0], seed[1])
 	}

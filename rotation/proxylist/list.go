@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -61,9 +62,10 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, err
 	}
 	u, err := url.Parse(escaped)
-	// The parser's error repeats the text, and of user:secret@host it takes the user for the scheme.
+	// The parser's error repeats the text, and of user:secret@host it takes the user for the scheme. This text has no at sign,
+	// because text.HideUserInfo would take what stands before it for a password.
 	if err != nil || u.Opaque != "" || u.Scheme == "" {
-		return nil, errors.New("not a proxy URL: write scheme://[user:password@]host:port, reserved characters percent-encoded")
+		return nil, errors.New("not a proxy URL: write scheme://host:port, with user:password and an at sign before the host if it needs them, reserved characters percent-encoded")
 	}
 	u.Scheme = strings.ToLower(u.Scheme)
 	switch {
@@ -71,6 +73,9 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, errors.New("the scheme is none of http, https, socks5, socks5h")
 	case u.Hostname() == "":
 		return nil, errors.New("the URL has no host")
+	// For some schemes Go reads the last of several colons as the one before the port.
+	case strings.Contains(u.Hostname(), ":") && !isIPv6(u):
+		return nil, errors.New("the host has a colon: write an IPv6 address in brackets")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New("the URL has a path, a query or a fragment")
 	}
@@ -83,6 +88,12 @@ func parseURL(text string) (*url.URL, error) {
 	}
 	port := strconv.Itoa(n) // 080 is the same port, and the same proxy
 	return &url.URL{Scheme: u.Scheme, User: u.User, Host: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}, nil
+}
+
+// isIPv6 reports whether the host of a URL is an IPv6 address in brackets.
+func isIPv6(u *url.URL) bool {
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err == nil && addr.Is6() && strings.HasPrefix(u.Host, "[")
 }
 
 // defaultID is "p" and 12 hex digits of SHA-256 over scheme, user (placeholders as they stand), host and port, so that a password
@@ -210,4 +221,22 @@ func (l *list) all() ([]Proxy, error) {
 		return nil, errors.Join(l.errs...)
 	}
 	return l.proxies, nil
+}
+
+// Join returns the proxies of a, followed by what b adds. A proxy whose ID is in both has the place of a and the settings of b.
+// Neither list is changed.
+func Join(a, b []Proxy) []Proxy {
+	out := make([]Proxy, 0, len(a)+len(b))
+	at := make(map[string]int, len(a)+len(b))
+	for _, list := range [][]Proxy{a, b} {
+		for _, p := range list {
+			if i, known := at[p.ID]; known {
+				out[i] = p
+				continue
+			}
+			at[p.ID] = len(out)
+			out = append(out, p)
+		}
+	}
+	return out
 }

@@ -2,6 +2,7 @@ package proxylist_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -58,4 +59,21 @@ func FuzzParseList(f *testing.F) {
 			seen[p.ID] = true
 		}
 	})
+}
+
+func TestJoinKeepsThePlaceOfTheFirstAndTheSettingsOfTheSecond(t *testing.T) {
+	list := func(names string) (out []proxylist.Proxy) {
+		for name := range strings.FieldsSeq(names) {
+			id, region, _ := strings.Cut(name, "=")
+			out = append(out, proxylist.Proxy{ID: id, Region: region})
+		}
+		return out
+	}
+	a, b := list("a=1 b=1 c=1"), list("b=2 d=2")
+	if got, want := proxylist.Join(a, b), list("a=1 b=2 c=1 d=2"); !reflect.DeepEqual(got, want) {
+		t.Errorf("joined: got %v, want %v", got, want)
+	}
+	if want := list("a=1 b=1 c=1"); !reflect.DeepEqual(a, want) {
+		t.Errorf("the first list has changed to %v", a)
+	}
 }

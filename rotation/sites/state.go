@@ -43,11 +43,6 @@ const (
 	ReasonFinding  = "finding"     // another worker reported it
 )
 
-// Reasons returns every reason of an event.
-func Reasons() []string {
-	return []string{ReasonFailures, ReasonShare, ReasonTest, ReasonFailed, ReasonVoid, ReasonAnswer, ReasonSlower, ReasonOutage, ReasonReset, ReasonFinding}
-}
-
 // Finding is what one worker reports to the others about a site.
 type Finding struct {
 	// Site is host and port, the default port left out.

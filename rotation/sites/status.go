@@ -91,19 +91,6 @@ func (t *Table) statuses() []Status {
 	return all
 }
 
-// Findings returns the rests that this worker found itself. Rests that came by a finding of another worker are left
-// out.
-func (t *Table) Findings() (all []Finding) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, s := range t.resting {
-		if !s.foreign {
-			all = append(all, t.finding(s))
-		}
-	}
-	return all
-}
-
 // status is what is known about one site. The caller holds the lock.
 func (t *Table) status(s *site, now time.Duration) Status {
 	attempts, failed := s.attempted.sums(now)

@@ -52,7 +52,7 @@ func floors() map[string][]string {
 			"jobs/client", "worker/doctor", "worker/waiting",
 		},
 		"testenv":             {"jobs", "jobs/bus", "cmd/gofer/playground"},
-		"testenv/bench":       {"jobs", "jobs/bus", "testenv"},
+		"testenv/bench":       {"jobs", "jobs/bus", "worker/fetch/http1", "testenv"},
 		"testenv/deploy":      nil,
 		"testenv/chaos":       {"jobs", "jobs/bus", "jobs/client", "testenv", "testenv/servers"},
 		"testenv/experiments": nil,

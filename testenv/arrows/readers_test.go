@@ -19,18 +19,18 @@ func otherReaders() map[string]string {
 		"cmd/gofer/jobflags.go":         "reads a body",
 		"cmd/gofer/man.go":              "takes help texts apart that gofer has",
 		"cmd/gofer/screen.go":           "takes the table apart that it rendered",
-		"cmd/gofer/proxiescheck.go":     "hands the file to proxylist.ParseList",
+		"cmd/gofer/portholder.go":       "reads what the kernel writes",
 		"cmd/gofer/policy.go":           "hands standard input to jobs.DecodePolicy, which reads a text.Document",
 		"cmd/gofer/playground/proxy.go": "takes apart what clients of a proxy send",
-		"jobs/bus/connect.go":           "reads certificates and credentials, which have formats of their own",
+		"jobs/bus/credentials.go":       "reads certificates and credentials, which have formats of their own",
 		"jobs/bus/redact.go":            "takes the addresses apart that text.Items found",
 		"jobs/host.go":                  "splits a host",
 		"jobs/message.go":               "reads a header field",
 		"jobs/result.go":                "reads a list that gofer wrote",
 		"rotation/tagindex.go":          "takes a filter apart that gofer put together",
 		"worker/admin/api.go":           "hands the body to text.Document",
-		"worker/config/natscontext.go":  "hands the file to text.Document",
-		"worker/config/files.go":        "hands the file to text.Document or proxylist.ParseList",
+		"worker/config/files.go":        "hands the file to text.Document",
+		"worker/config/proxies.go":      "hands the file to proxylist.ParseList",
 		"worker/fetch/decode.go":        "reads a header field",
 		"worker/fetch/http1/framing.go": "reads a header field",
 		"worker/fetch/http1/http1.go":   "reads responses",
@@ -52,7 +52,7 @@ func reads(call *ast.CallExpr) bool {
 		return false
 	}
 	switch name := of.Name + "." + selector.Sel.Name; name {
-	case "bufio.NewScanner", "bufio.NewReader", "bufio.NewReaderSize", "os.ReadFile", "io.ReadAll", "strings.Lines", "bytes.Lines", "strings.FieldsFunc", "bytes.FieldsFunc":
+	case "bufio.NewScanner", "bufio.NewReader", "bufio.NewReaderSize", "os.ReadFile", "text.ReadFile", "io.ReadAll", "strings.Lines", "bytes.Lines", "strings.FieldsFunc", "bytes.FieldsFunc":
 		return true
 	case "strings.Split", "strings.SplitN", "strings.SplitSeq", "strings.SplitAfter", "bytes.Split", "bytes.SplitN", "bytes.SplitSeq", "csv.NewReader":
 		if len(call.Args) < 2 {

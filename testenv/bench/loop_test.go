@@ -38,7 +38,7 @@ func loop() error {
 	if err != nil {
 		return err
 	}
-	client, err := proxied(strings.Split(os.Getenv("GOFER_PROXIES"), ","), slots)
+	run, err := step(nc, js, slots)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func loop() error {
 	for range slots {
 		workers.Go(func() {
 			for msg := range msgs {
-				if err := fetchOnce(js, client, msg); err != nil {
+				if err := run(msg); err != nil {
 					fmt.Fprintln(os.Stderr, "loop:", err)
 				}
 			}
@@ -62,6 +62,17 @@ func loop() error {
 			msgs <- msg
 		}
 	}
+}
+
+// step is what the loop does with a job.
+func step(nc *nats.Conn, js jetstream.JetStream, slots int) (func(jetstream.Msg) error, error) {
+	proxies := strings.Split(os.Getenv("GOFER_PROXIES"), ",")
+	if os.Getenv("BENCH_LIMIT") != "" {
+		l, err := newLimit(nc, proxies)
+		return l.fetchOnce, err
+	}
+	client, err := proxied(proxies, slots)
+	return func(msg jetstream.Msg) error { return fetchOnce(js, client, msg) }, err
 }
 
 func proxied(list []string, slots int) (*http.Client, error) {

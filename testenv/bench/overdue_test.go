@@ -49,14 +49,14 @@ func TestCostOfLookingForOverdueJobs(t *testing.T) {
 		}
 	})
 	share := func(spent time.Duration) float64 { return 100 * spent.Seconds() / window.Seconds() }
-	time.Sleep(window)
-	without := cpuOf(func() { time.Sleep(window) })
+	pass(t.Context(), window)
+	without := cpuOf(func() { pass(t.Context(), window) })
 	var finding sync.WaitGroup
 	finding.Go(func() {
 		overdue.New(stream.New(c.Client), overdue.Config{Released: func(n int) { t.Errorf("%d jobs are overdue", n) }, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
 	})
-	first := cpuOf(func() { time.Sleep(window) })
-	with := cpuOf(func() { time.Sleep(window) })
+	first := cpuOf(func() { pass(t.Context(), window) })
+	with := cpuOf(func() { pass(t.Context(), window) })
 	t.Logf("reading all jobs once: %.1f s of a core", (first - without).Seconds())
 	t.Logf("without looking: %.2f %% of a core; with: %.2f %%; looking costs %.2f %%", share(without), share(with), share(with-without))
 	stop()
@@ -113,7 +113,7 @@ func (w *waitingJobs) park(t *testing.T, from, to int, at func() time.Time) {
 	for range 64 {
 		parking.Go(func() {
 			for i := range next {
-				if _, err := stream.New(w.Client).Schedule(t.Context(), "default", fmt.Sprintf("%026d", i), body, progress, times[i-from]); err != nil {
+				if _, err := stream.New(w.Client).Schedule(t.Context(), "default", fmt.Sprintf("%026d", i), body, &progress, times[i-from]); err != nil {
 					t.Error(err)
 				}
 			}

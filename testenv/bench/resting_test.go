@@ -27,13 +27,13 @@ type fickle struct {
 	ahead          atomic.Int64 // the most requests at once beyond the answers that it has given
 }
 
-func (f *fickle) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+func (f *fickle) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.answers.Load() == 0 {
 		panic(http.ErrAbortHandler)
 	}
 	n := f.inflight.Add(1)
 	f.ahead.Store(max(f.ahead.Load(), n-f.done.Load()))
-	time.Sleep(20 * time.Millisecond)
+	pass(r.Context(), 20*time.Millisecond)
 	_, _ = w.Write(bytes.Repeat([]byte("x"), bodyBytes))
 	f.done.Add(1)
 	f.inflight.Add(-1)
@@ -54,7 +54,7 @@ func BenchmarkRestingSite(b *testing.B) {
 	w := startResting(b, slots)
 	w.warm(b, site, resting, other)
 
-	idle := w.spent(b, func() { time.Sleep(restIdle) })
+	idle := w.spent(b, func() { pass(b.Context(), restIdle) })
 	b.ReportMetric(idle.cpu.Seconds()*1000, "empty-cpu-ms")
 	b.ReportMetric(float64(idle.requests), "empty-requests")
 
@@ -70,7 +70,7 @@ func BenchmarkRestingSite(b *testing.B) {
 	b.ReportMetric(float64(aside.cpu.Microseconds())/float64(b.N), "aside-cpu-µs/job")
 
 	w.awaitRest(b)
-	idle = w.spent(b, func() { time.Sleep(restIdle) })
+	idle = w.spent(b, func() { pass(b.Context(), restIdle) })
 	b.ReportMetric(idle.cpu.Seconds()*1000, "waiting-cpu-ms")
 	b.ReportMetric(float64(idle.requests), "waiting-requests")
 
@@ -82,7 +82,7 @@ func BenchmarkRestingSite(b *testing.B) {
 	results := w.messages(b, "GOFER_RESULTS")
 	released := w.spent(b, func() {
 		for _, after := range []time.Duration{time.Second, 5 * time.Second} {
-			time.Sleep(time.Until(began.Add(after)))
+			pass(b.Context(), time.Until(began.Add(after)))
 			b.ReportMetric(float64(site.done.Load()), fmt.Sprint("answers-in-", after))
 		}
 		w.await(b, func() (string, bool) {
@@ -92,6 +92,7 @@ func BenchmarkRestingSite(b *testing.B) {
 	})
 	b.ReportMetric(float64(w.messages(b, "GOFER_RESULTS")-results)/time.Since(began).Seconds(), "released/s")
 	b.ReportMetric(float64(released.cpu.Microseconds())/float64(b.N), "released-cpu-µs/job")
+	b.ReportMetric(float64(released.requests)/float64(b.N), "released-requests/job")
 	b.ReportMetric(float64(site.ahead.Load()), "ahead") // 1 if each request beyond the first follows an answer
 	b.ReportMetric(peakMemory(b, w.cmd.Process.Pid), "peak-MiB")
 	b.ReportMetric(0, "ns/op")

@@ -51,6 +51,8 @@ func BenchmarkThroughput(b *testing.B) {
 	b.Run("loop", func(b *testing.B) { measure(b, loopCommand(), w) })
 	// What the promise of one result costs: the same loop with a guard on the result and a confirmed ack.
 	b.Run("loop-guarded", func(b *testing.B) { measure(b, loopCommand("BENCH_GUARDED=true"), w) })
+	// What no worker with this promise can save.
+	b.Run("limit", func(b *testing.B) { measure(b, loopCommand("BENCH_LIMIT=true"), w) })
 	b.Run("gofer", func(b *testing.B) { measure(b, goferCommand(b), w) })
 	w.payload = jsonJob
 	b.Run("gofer-json", func(b *testing.B) { measure(b, goferCommand(b), w) })
@@ -117,11 +119,22 @@ func goferCommand(b *testing.B) contender {
 	}
 }
 
+// pass lets a time pass, and returns sooner if ctx ends.
+func pass(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
 // measure lets a contender work off b.N jobs.
 func measure(b *testing.B, command contender, w work) {
 	b.Helper()
-	origin := serve(b, http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
-		time.Sleep(w.delay)
+	origin := serve(b, http.HandlerFunc(func(response http.ResponseWriter, r *http.Request) {
+		pass(r.Context(), w.delay)
 		_, _ = response.Write(bytes.Repeat([]byte("x"), bodyBytes))
 	}))
 	list := forwardProxies(b, w.slots)

@@ -95,7 +95,7 @@ export async function queues(page, token) {
   wrong.push(...await cell(page, "queues", "low", 1, "paused"));
   await press(page, '#queues tr[data-key="low"] button[data-act=resume]');
   await agree(page, token);
-  return [...wrong, ...await outcome(page, "^Queue low goes on"), ...await cell(page, "queues", "low", 1, "open")];
+  return [...wrong, ...await outcome(page, "^Queue low goes on"), ...await cell(page, "queues", "low", 1, "served")];
 }
 
 export async function proxy(page, token, id) {
@@ -153,6 +153,16 @@ export async function url(page, text, name) {
   }, name);
   await pressNamed(page, name);
   wrong.push(...await shows(page, "its story", (name) => document.getElementById("job-name").textContent === "Job " + name && document.querySelector("#job[open] .facts"), name));
+  await page.keyboard.press("Escape");
+  return [...wrong, ...await shows(page, "the page without the job", () => !document.querySelector("#job[open]"))];
+}
+
+// listed opens the jobs behind a number of the queues, and one of them.
+export async function listed(page, id) {
+  await press(page, '#queues tr[data-key="low"] a[href*="delayed"]');
+  const wrong = await shows(page, "the jobs that wait", (id) => document.getElementById("job-name").textContent === "Jobs of queue low: delayed" && document.querySelector("#job[open] .found")?.textContent.includes("low/" + id), id);
+  await pressNamed(page, "low/" + id);
+  wrong.push(...await shows(page, "its story", (id) => document.getElementById("job-name").textContent === "Job low/" + id && document.querySelector("#job[open] .facts"), id));
   await page.keyboard.press("Escape");
   return [...wrong, ...await shows(page, "the page without the job", () => !document.querySelector("#job[open]"))];
 }

@@ -46,6 +46,7 @@ try {
   tell("a proxy is found by its name", await acts.find(page));
   tell("a job's story is found, and the job replayed, by keyboard", await acts.story(page, token, failed));
   tell("a job is found by its URL, by keyboard", await acts.url(page, "http://169.254.1.1/not-allowed", "default/" + failed));
+  tell("the jobs behind a number are listed, by keyboard", await acts.listed(page, later));
   tell("a job that waits is cancelled by keyboard", await acts.cancel(page, token, later));
   tell("dead letters are replayed and removed by keyboard", await acts.dead(page, token));
   tell("one worker is shown alone, and the address says which", await seeOneWorker(page));
@@ -71,7 +72,11 @@ function listen(page) {
     const to = new URL(r.url());
     if (to.origin !== origin && to.protocol !== "data:") wrong.push(`request to ${to.href}`);
   });
-  page.on("requestfailed", (r) => wrong.push(`failed request: ${r.url()} ${r.failure()?.errorText}`));
+  page.on("requestfailed", (r) => {
+    // A page that has heard nothing for a while, as on a busy machine, ends its own stream and opens another one.
+    if (r.url().includes("/api/v1/live") && r.failure()?.errorText === "net::ERR_ABORTED") return;
+    wrong.push(`failed request: ${r.url()} ${r.failure()?.errorText}`);
+  });
   return wrong;
 }
 
@@ -215,11 +220,12 @@ async function seeInvaded() {
 async function leftOut(page) {
   const got = await page.evaluate(() => ({
     workers: document.getElementById("of-workers").textContent, pages: document.getElementById("proxies-page").textContent, dead: document.getElementById("of-dead").textContent,
+    sites: document.getElementById("of-sites").textContent, site: document.querySelector("#sites tr").cells[1].textContent,
     health: document.getElementById("health").textContent, problems: document.querySelectorAll("#problems li").length, why: document.querySelector("#proxies tr").cells[2].textContent,
     state: document.querySelector("#queues tr").cells[1].textContent, turns: ["sites", "workers"].map((kind) => document.getElementById(kind + "-page").textContent).join("; "),
   }));
-  const good = /1.000/.test(got.workers) && /1 to 50 of 10.000; 1 to 50 of 1.000/.test(got.turns) && /1 to 20 of 20.000/.test(got.pages) && got.dead.includes("of which the newest") && got.health.includes("not healthy") && got.problems === 8 &&
-    got.why.startsWith("cannot be reached") && got.state.includes("paused");
+  const good = /1.000/.test(got.workers) && /1 to 50 of 2.000; 1 to 50 of 1.000/.test(got.turns) && /1 to 20 of 20.000/.test(got.pages) && got.dead.includes("of which the newest") && got.health.includes("not healthy") && got.problems === 8 &&
+    got.why.startsWith("cannot be reached") && got.site.includes("resting in 3 of 1") && /-9 and 2 more, which do not answer; the first of at least 10.000; gofer sites show SITE/.test(got.sites) && got.state.includes("paused");
   return good ? [] : [`the page says ${JSON.stringify(got)}`];
 }
 

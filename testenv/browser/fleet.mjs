@@ -23,8 +23,8 @@ export function fleet() {
     queues: many(8, (i) => ({
       queue: "a-queue-with-quite-a-long-name-" + i, served: i !== 1, paused: i === 0, queued: 123_456_789, running: 65_536, waiting: { delayed: 1_234_567, retrying: 234_567, no_proxy: 34_567, site_down: 4_567 }, oldest_seconds: 123_456, reasons: [],
     })),
-    sites: many(50, (i) => ({ site: `a-shop-with-quite-a-long-name-${i}.example.co.uk:8443`, state: ["resting", "testing", "new", "up"][i % 4], reason: "failures", next_test_time: at(now + 60_000), last_state_change: at(now - i * 60_000) })),
-    site_count: 10_000,
+    sites: many(50, (i) => ({ site: `a-shop-with-quite-a-long-name-${i}.example.co.uk:8443`, state: ["resting", "testing", "new", "up"][i % 4], workers: { [["resting", "testing", "new", "up"][i % 4]]: 3, up: 997 }, reason: "failures", next_test_time: at(now + 60_000), last_state_change: at(now - i * 60_000) })),
+    site_count: 2_000, sites_of: "", sites_known: 10_000, sites_missing: many(10, (i) => `gofer-worker-deployment-7f9c4d6b58-${i}`), sites_missing_count: 12,
     breakers: { closed: 19_900, half_open: 20, open: 80 },
     proxies: many(20, (i) => ({
       proxy_id: id(i), region: "eu-central", tags: ["residential"], state: ["open", "half_open", "avoided", "closed"][i % 4], reason: "connect", avoided_by: "gofer-worker-deployment-7f9c4d6b58-2", failures: 1000,
@@ -32,7 +32,7 @@ export function fleet() {
     })),
     dead: many(100, (i) => ({ reason: "attempts_exhausted", site: `a-shop-with-quite-a-long-name-${i}.example.co.uk:8443`, queue: "critical", count: 1_234_567 - i, oldest: at(now - 13 * 24 * hour), newest: at(now - i * 60_000) })),
     dead_count: 123_456_789,
-    failures: many(10, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", detail: "the 11th redirect leads to http://shop.test/" + "x".repeat(120), attempts: 10 })),
+    failures: many(10, (i) => ({ at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, error: "too_many_redirects", detail: "the 11th redirect leads to http://shop.test/" + "x".repeat(120), url: "http://shop.test/" + "x".repeat(120), attempts: 10 })),
     retries: many(10, (i) => ({
       at: at(now - i * 1000), queue: "critical", job_id: "j".repeat(64) + i, attempt: 9, max_attempts: 10, proxy: id(i), delay: 899.9,
       error: "the target failed in phase tls: remote error: handshake failure: " + "x".repeat(80),
@@ -46,7 +46,7 @@ export function empty() {
   const none = { ...s.recent, jobs: s.recent.jobs.map(() => [0, 0, 0, 0, 0]), p95: s.recent.p95.map(() => 0), total_p95: 0, failed: 0, retries: 0 };
   return {
     ...s, worker: "w1", ready: false, problems: [{ level: "bad", text: "proxies: no proxy is configured" }], in_flight: 0, slots: 64, recent: none, minutes: none,
-    hours: s.hours.map((h) => ({ ...h, total_requests: 0, classes: { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, none: 0 } })), workers: [], worker_count: 0, queues: [], sites: [], site_count: 0, breakers: {}, proxies: [], dead: [], dead_count: 0, failures: [], retries: [],
+    hours: s.hours.map((h) => ({ ...h, total_requests: 0, classes: { "2xx": 0, "3xx": 0, "4xx": 0, "5xx": 0, none: 0 } })), workers: [], worker_count: 0, queues: [], sites: [], site_count: 0, sites_known: 0, sites_missing: [], sites_missing_count: 0, breakers: {}, proxies: [], dead: [], dead_count: 0, failures: [], retries: [],
   };
 }
 

@@ -28,18 +28,19 @@ type stored struct {
 type ledger struct {
 	mu       sync.Mutex
 	jobs     map[string]accepted
-	refused  int                // jobs that the server did not take
-	aliases  map[string]string  // other names of results, by the name that is not theirs
-	results  map[string]stored  // the first result of each job
-	again    map[string]int     // further ones
-	mayLose  map[string]bool    // jobs that were in a deleted stream
-	replayed map[string]bool    // jobs whose dead letter was taken away for a replay
-	letters  map[string]letters // dead letters by the id that their replay runs under: a new stream numbers its letters from 1
-	mayAgain map[string]bool    // jobs whose result was in a deleted stream, before they were done
-	foreign  []string           // results with bytes of another job
-	unsound  map[string]int     // sound jobs that did not succeed, or not with their own body, by why
-	noBodies time.Time          // when the bodies were deleted last: results that ended before may have lost theirs
-	noDead   time.Time          // the same of the dead letters
+	refused  int                 // jobs that the server did not take
+	aliases  map[string]string   // other names of results, by the name that is not theirs
+	results  map[string]stored   // the first result of each job
+	again    map[string]int      // further ones
+	mayLose  map[string]bool     // jobs that were in a deleted stream
+	replayed map[string]bool     // jobs whose dead letter was taken away for a replay
+	letters  map[string]letters  // dead letters by the id that their replay runs under: a new stream numbers its letters from 1
+	owners   map[string][]string // other jobs whose bytes a result may have, by its id
+	mayAgain map[string]bool     // jobs whose result was in a deleted stream, before they were done
+	foreign  []string            // results with bytes of another job
+	unsound  map[string]int      // sound jobs that did not succeed, or not with their own body, by why
+	noBodies time.Time           // when the bodies were deleted last: results that ended before may have lost theirs
+	noDead   time.Time           // the same of the dead letters
 }
 
 // letters are dead letters by what distinguishes them from all others, with the job of each.
@@ -51,7 +52,7 @@ func (l letters) jobs() []string { return slices.Sorted(maps.Values(l)) }
 func newLedger() *ledger {
 	return &ledger{
 		jobs: map[string]accepted{}, aliases: map[string]string{}, results: map[string]stored{}, again: map[string]int{},
-		mayLose: map[string]bool{}, replayed: map[string]bool{}, letters: map[string]letters{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
+		mayLose: map[string]bool{}, replayed: map[string]bool{}, letters: map[string]letters{}, owners: map[string][]string{}, mayAgain: map[string]bool{}, unsound: map[string]int{},
 	}
 }
 
@@ -84,6 +85,15 @@ func (l *ledger) replay(d client.DeadLetter, ids ...string) {
 	}
 }
 
+// owns allows results of some ids to have the bytes of a letter's job.
+func (l *ledger) owns(d client.DeadLetter, ids ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		l.owners[id] = append(l.owners[id], l.name(d.ID))
+	}
+}
+
 func (l *ledger) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +119,7 @@ func (l *ledger) found(id string, r stored, body []byte, readable bool) {
 	}
 	l.results[id] = r
 	job, known := l.jobs[id]
-	owners := append([]string{id}, l.letters[id].jobs()...)
+	owners := slices.Concat([]string{id}, l.letters[id].jobs(), l.owners[id])
 	if r.outcome == jobs.Succeeded && !slices.ContainsFunc(owners, func(owner string) bool { return !isForeign(owner, body) }) {
 		l.foreign = append(l.foreign, fmt.Sprintf("%s: %.200q", id, body))
 	}

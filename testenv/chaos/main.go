@@ -46,28 +46,8 @@ func run(args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tempo := map[bool]pace{false: full(), true: short()}[*quick]
-	var outcomes []outcome
-	var broken error
-	for _, s := range scenarios() {
-		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
-			continue
-		}
-		fmt.Fprintf(progress, "%s …\n", s.name)
-		o, err := s.playFrom(ctx, setting{tools: tools, dir: filepath.Join(dir, s.name), jobs: *jobs, seed: *seed, pace: tempo, progress: progress}, dir)
-		if errors.Is(err, errNoOldVersion) {
-			fmt.Fprintf(progress, "  left out: %v\n", err)
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w (logs in %s)", s.name, err, dir)
-		}
-		if s.hostile {
-			fmt.Fprintf(progress, "  %d jobs refused, %d were in a stream that was deleted\n", o.refused, o.given)
-		}
-		outcomes = append(outcomes, o)
-		broken = errors.Join(broken, o.broken())
-	}
+	set := setting{tools: tools, dir: dir, jobs: *jobs, seed: *seed, pace: map[bool]pace{false: full(), true: short()}[*quick], progress: progress}
+	outcomes, broken := playChosen(ctx, *only, set)
 	fmt.Fprintln(out, render(outcomes))
 	if broken != nil {
 		return fmt.Errorf("%w (logs in %s)", broken, dir)
@@ -76,6 +56,34 @@ func run(args []string, out, progress io.Writer) error {
 		return os.RemoveAll(dir)
 	}
 	return nil
+}
+
+// playChosen plays the scenarios of a comma list, or all for an empty one. After an error it goes on, because the figures of the
+// other scenarios are of use.
+func playChosen(ctx context.Context, only string, set setting) (outcomes []outcome, broken error) {
+	dir := set.dir
+	for _, s := range scenarios() {
+		if ctx.Err() != nil || only != "" && !strings.Contains(","+only+",", ","+s.name+",") {
+			continue
+		}
+		fmt.Fprintf(set.progress, "%s …\n", s.name)
+		set.dir = filepath.Join(dir, s.name)
+		o, err := s.playFrom(ctx, set, dir)
+		if errors.Is(err, errNoOldVersion) {
+			fmt.Fprintf(set.progress, "  left out: %v\n", err)
+			continue
+		}
+		if err != nil {
+			broken = errors.Join(broken, fmt.Errorf("%s: %w", s.name, err))
+			continue
+		}
+		if s.hostile {
+			fmt.Fprintf(set.progress, "  %d jobs refused, %d were in a stream that was deleted\n", o.refused, o.given)
+		}
+		outcomes = append(outcomes, o)
+		broken = errors.Join(broken, o.broken())
+	}
+	return outcomes, broken
 }
 
 // playFrom builds the versions that the scenario needs in dir, and plays it.

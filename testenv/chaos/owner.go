@@ -289,12 +289,15 @@ func replay(ctx context.Context, w *world) error {
 	for _, l := range letters {
 		w.gate.RLock()
 		w.ledger.giveAway(l.ID)
+		names := []string{fmt.Sprintf("replay-%d", l.Seq), fmt.Sprintf("replay-%d-%d", l.Seq, l.StoredAt.UnixMilli())}
 		switch ack, err := client.New(w.client).Replay(ctx, l); {
 		case ack.ID != "": // although the letter may have stayed
 			w.ledger.replay(l, ack.ID)
 			w.ledger.accept(order{id: ack.ID, replay: true})
-		case !errors.Is(err, client.ErrReplayed): // it may have been accepted, or not
-			w.ledger.replay(l, fmt.Sprintf("replay-%d", l.Seq), fmt.Sprintf("replay-%d-%d", l.Seq, l.StoredAt.UnixMilli()))
+		case errors.Is(err, client.ErrReplayed): // also by this call, if the answer to its first request was lost
+			w.ledger.owns(l, names...)
+		default: // it may have been accepted, or not
+			w.ledger.replay(l, names...)
 		}
 		w.gate.RUnlock()
 	}

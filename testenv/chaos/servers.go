@@ -89,8 +89,8 @@ func (s *nodes) restart(ctx context.Context, i int, pause time.Duration) error {
 	return s.nodes[i].start()
 }
 
-// rollServers restarts one server of the cluster after the other with SIGTERM, as an upgrade of nats-server does: each waits until the
-// one before has all its replicas again. All three are restarted, however slow the machine is.
+// rollServers restarts one server of the cluster after the other with SIGTERM, as an upgrade of nats-server does: each waits
+// until the one before has all its replicas again. All three are restarted, however slow the machine is.
 func rollServers(ctx context.Context, w *world) (string, error) {
 	n := 0
 	for ; ctx.Err() == nil || n < len(w.servers.nodes); n++ {

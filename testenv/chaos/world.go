@@ -46,7 +46,8 @@ type pace struct {
 	patience time.Duration
 }
 
-// siteWait is how long no job of a hostile site may end: its jobs wait for GOFER_SITE_MAX_WAIT, 3 min, and for the end of a rest.
+// siteWait is how long no job of a hostile site may end: its jobs wait for the end of its rests, the longest of which takes 5
+// min.
 const siteWait = 5 * time.Minute
 
 func full() pace {
@@ -240,6 +241,10 @@ func (w *world) startWorkers(ctx context.Context, proxies []string) error {
 			"GOFER_WORKER_NAME=" + name, fmt.Sprint("GOFER_CONCURRENCY=", concurrency), fmt.Sprint("GOFER_REPLICAS=", w.settings.Replicas),
 			"SSL_CERT_FILE=" + w.certificate(), "GOFER_RETRY_MAX_ATTEMPTS=8", "GOFER_RETRY_BASE_DELAY=0.1s", "GOFER_ATTEMPT_TIMEOUT=5s", "GOFER_DRAIN_TIMEOUT=10s",
 		}}
+		if w.scenario.hostile {
+			// Each failed test of a hostile site ends the jobs that wait for it. Otherwise they come back few at a time for hours.
+			p.env = append(p.env, "GOFER_SITE_MAX_WAIT=1m")
+		}
 		w.links, w.workers = append(w.links, k), append(w.workers, p)
 		if err := p.start(); err != nil {
 			return err

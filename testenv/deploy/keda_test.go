@@ -90,7 +90,7 @@ func TestKEDACountsJobsThatNeedAWorker(t *testing.T) {
 	must(t, err)
 	counts("a running job to be counted still", 5, 0)
 	for i, at := range []time.Time{time.Now().Add(time.Hour), time.Now().Add(24 * time.Hour), time.Now()} {
-		_, err := stream.New(worker).Schedule(soon(t), "default", fmt.Sprint("w", i), msg.Data(), jobs.Progress{JobSeq: 1}, at)
+		_, err := stream.New(worker).Schedule(soon(t), "default", fmt.Sprint("w", i), msg.Data(), &jobs.Progress{JobSeq: 1}, at)
 		must(t, err)
 	}
 	must(t, msg.DoubleAck(soon(t)))

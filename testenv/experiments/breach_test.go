@@ -26,7 +26,7 @@ func breach(t *testing.T, s size) row {
 		}
 	}}})
 	job := decode(t, "http://shop.test/ok")
-	stop := repeat(16, func() { fetcher.Do(t.Context(), job, jobs.Progress{}) })
+	stop := repeat(16, func() { fetcher.Do(t.Context(), job, &jobs.Progress{}) })
 	defer stop()
 	var took []time.Duration
 	for _, p := range f.proxies[:s.kills] {

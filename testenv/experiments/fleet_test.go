@@ -77,11 +77,11 @@ func (f *fleet) fetcher(t *testing.T, cfg fetch.Config) *fetch.Fetcher {
 	return fetcher
 }
 
-func decode(t *testing.T, target string) jobs.Job {
+func decode(t *testing.T, target string) *jobs.Job {
 	t.Helper()
 	job, err := jobs.Decode("default", "j", []byte(target))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return job
+	return &job
 }

@@ -293,7 +293,7 @@ func (g *seller) refuse(t *testing.T) (sum bought) {
 		for slot := range 64 {
 			slots.Go(func() {
 				for i := slot; ctx.Err() == nil; i += 64 {
-					f.Do(ctx, decode(t, goodJob(i)), jobs.Progress{})
+					f.Do(ctx, decode(t, goodJob(i)), &jobs.Progress{})
 					time.Sleep(10 * time.Millisecond)
 				}
 			})

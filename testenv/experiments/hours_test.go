@@ -18,12 +18,11 @@ func hours() row {
 	for i := range facts {
 		at := from.Add(time.Duration(i) * 24 * time.Hour / facts)
 		a := rollup.AttemptFact{
-			Queue: "default", Proxy: fmt.Sprintf("p%03d", i%1000), Attempt: 1 + i%3, Status: 200, Duration: time.Duration(i) * time.Microsecond,
-			Bytes: 9000, At: at,
+			Proxy: fmt.Sprintf("p%03d", i%1000), Status: 200, Duration: time.Duration(i) * time.Microsecond, Bytes: 9000, At: at,
 		}
 		raw = append(raw, a)
 		book.AddAttempt(a)
-		book.AddJob(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: a.Attempt, Duration: a.Duration, At: at})
+		book.AddJob(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1 + i%3, Duration: a.Duration, At: at})
 		if i%1000 == 0 {
 			for _, p := range book.Changed() {
 				book.Stored(p)

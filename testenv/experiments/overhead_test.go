@@ -21,7 +21,7 @@ func overhead(t *testing.T, s size) row {
 	fetcher := f.fetcher(t, fetch.Config{})
 	job := decode(t, "http://shop.test/slow/1000")
 	client := bare(t, f.urls(t))
-	with := func() bool { return fetcher.Do(t.Context(), job, jobs.Progress{}).Result.Status == http.StatusOK }
+	with := func() bool { return fetcher.Do(t.Context(), job, &jobs.Progress{}).Result.Status == http.StatusOK }
 	without := func() bool { return get(t, client, job.URL) }
 	mean(t, s, 1, with) // opens the connections
 	mean(t, s, 1, without)

@@ -47,6 +47,7 @@ func silentSites(t *testing.T, s size) row {
 func crawl(t *testing.T, s size) row {
 	t.Helper()
 	var at64, at512 []float64
+	opened := 0 // breakers of proxies, all of which work
 	for _, seed := range s.seeds {
 		one := func(dead bool, slots int, perSecond float64) float64 {
 			var w *network.Station
@@ -66,6 +67,7 @@ func crawl(t *testing.T, s size) row {
 				}
 				return []*network.Station{w}
 			})
+			opened += w.Opened()
 			return w.Succeeded(s.crawl/4) / (s.crawl - s.crawl/4).Seconds()
 		}
 		ideal := one(false, s.slots, 0)
@@ -74,8 +76,8 @@ func crawl(t *testing.T, s size) row {
 	}
 	return row{
 		name: "22 throughput of a crawl, each site once, one in ten silent, of what it is without these", where: fmt.Sprintf("attempts of 2 s, %d and %d slots", s.slots, 8*s.slots),
-		aim: "≥ 40 %, ≥ 90 %", baseline: "–", gofer: percent(slices.Min(at64)) + ", " + percent(slices.Min(at512)), seeds: s.String(),
-		met: slices.Min(at64) >= 0.4 && slices.Min(at512) >= 0.9, exact: true,
+		aim: "≥ 40 %, ≥ 90 %, no breaker opens", baseline: "–", gofer: fmt.Sprintf("%s, %s, %d", percent(slices.Min(at64)), percent(slices.Min(at512)), opened),
+		seeds: s.String(), met: slices.Min(at64) >= 0.4 && slices.Min(at512) >= 0.9 && opened == 0, exact: true,
 	}
 }
 

@@ -88,26 +88,26 @@ func (a arm) fetcher(w *world, first int, tried func(jobs.Attempt)) *fetch.Fetch
 	policy.MaxAttempts, policy.Jitter = a.attempts, false
 	return fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: w.dial, AttemptTimeout: a.timeout, Worker: "w",
-		Observer: fetch.Observer{AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) { tried(a) }},
+		Observer: fetch.Observer{AttemptEnded: func(a *jobs.Attempt, _ int64, _ string) { tried(*a) }},
 	})
 }
 
 // job is for one of twenty sites.
-func job(t *testing.T, i int) jobs.Job {
+func job(t *testing.T, i int) *jobs.Job {
 	t.Helper()
 	job, err := jobs.Decode("default", fmt.Sprint(i), fmt.Appendf(nil, "http://site%d.test/%d", i%20, i))
 	if err != nil {
 		t.Error(err)
 	}
-	return job
+	return &job
 }
 
 // finish runs a job to its end; as the queue does, it brings it back when its time has come.
-func finish(t *testing.T, f *fetch.Fetcher, job jobs.Job) jobs.Result {
+func finish(t *testing.T, f *fetch.Fetcher, job *jobs.Job) jobs.Result {
 	t.Helper()
 	var progress jobs.Progress
 	for {
-		switch o := f.Do(t.Context(), job, progress); o.Kind {
+		switch o := f.Do(t.Context(), job, &progress); o.Kind {
 		case jobs.RunFinished:
 			return o.Result
 		case jobs.RunScheduled:

@@ -311,7 +311,7 @@ func askGofer(t *testing.T, f *fetch.Fetcher, c exchangeCase) (status int, page 
 	if job, err = jobs.Decode("default", "j", payload); err != nil {
 		t.Fatalf("%q: %v", c.url, err)
 	}
-	o := f.Do(t.Context(), job, jobs.Progress{})
+	o := f.Do(t.Context(), &job, &jobs.Progress{})
 	if o.Result.Outcome != jobs.Succeeded {
 		t.Errorf("%q: %s %s %+v", c.url, o.Result.Outcome, o.Result.Error, o.Result.Attempts)
 	}

@@ -227,6 +227,10 @@ func (r rule) check(t *testing.T) {
 	if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 		t.Errorf("alert %s lacks a summary or a description", r.Name)
 	}
+	// A replay publishes the same bytes.
+	if told := r.Annotations["description"]; strings.Contains(told, "dead replay") && !strings.Contains(told, "gofer dead purge --reason invalid_job") {
+		t.Errorf("alert %s suggests a replay, and not what helps invalid jobs", r.Name)
+	}
 	for _, alert := range r.Alerts {
 		for name, told := range alert.Annotations {
 			if strings.Contains(told, "<error") || strings.Contains(told, "<no value>") {

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strings"
@@ -34,7 +35,7 @@ type Config struct {
 	// Cut tells when its uplink is broken; nil means never.
 	Cut func(at time.Duration) bool
 	// Do runs the jobs, and Close ends what it has begun; nil means gofer's fetcher.
-	Do    func(ctx context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome
+	Do    func(ctx context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome
 	Close func()
 }
 
@@ -49,6 +50,7 @@ type Station struct {
 	started int
 	ended   []End
 	events  []sites.Event
+	opened  int                 // breakers of proxies
 	told    func([]sites.Event) // its findings
 }
 
@@ -57,6 +59,7 @@ type End struct {
 	Host     string
 	At, Took time.Duration
 	OK       bool
+	Status   int
 }
 
 // NewStation makes a worker with default settings but for the jitter, which would come from a source without a seed.
@@ -74,7 +77,7 @@ func NewStation(w *Web, cfg Config) *Station {
 	policy.Jitter, policy.Hedge = false, cfg.Hedge.Or(policy.Hedge)
 	f := fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: s.Dial, AttemptTimeout: cfg.Timeout, Worker: "w", Concurrency: cfg.Slots,
-		RetryFloor: float64(cfg.Slots), Sites: s.table, Observer: fetch.Observer{SitesChanged: s.changed},
+		RetryFloor: float64(cfg.Slots), Sites: s.table, Observer: fetch.Observer{SitesChanged: s.changed, BreakersChanged: s.breakersChanged},
 	})
 	s.cfg.Do, s.cfg.Close = f.Do, f.Close
 	return s
@@ -84,7 +87,11 @@ func NewStation(w *Web, cfg Config) *Station {
 func (w *Web) List() (list []proxylist.Proxy) {
 	for i := range w.Proxies {
 		name := fmt.Sprintf("p%02d", i)
-		list = append(list, proxylist.Proxy{ID: name, URL: &url.URL{Scheme: "http", Host: name + ".test:80"}})
+		p := proxylist.Proxy{ID: name, URL: &url.URL{Scheme: "http", Host: name + ".test:80"}}
+		if w.Gateways {
+			p.URL.User = url.UserPassword("user-{session}", "password")
+		}
+		list = append(list, p)
 	}
 	return list
 }
@@ -102,6 +109,19 @@ func (s *Station) changed(events []sites.Event) {
 		s.told(events)
 	}
 }
+
+func (s *Station) breakersChanged(events []rotation.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range events {
+		if e.To == breaker.Open {
+			s.opened++
+		}
+	}
+}
+
+// Opened is how often the breaker of a proxy opened. Call it when the worker runs no more.
+func (s *Station) Opened() int { return s.opened }
 
 // wait is a job that waits for its time, waits the queue of them.
 type wait struct {
@@ -170,7 +190,7 @@ func (s *Station) do(ctx context.Context, tb testing.TB, j wait) {
 		tb.Error(err)
 		return
 	}
-	o := s.cfg.Do(ctx, job, j.progress)
+	o := s.cfg.Do(ctx, &job, &j.progress)
 	if o.NoProxy {
 		time.Sleep(100 * time.Millisecond) // the worker pulls no faster while there is no proxy
 	}
@@ -179,7 +199,7 @@ func (s *Station) do(ctx context.Context, tb testing.TB, j wait) {
 	switch o.Kind {
 	case jobs.RunFinished:
 		target := job.Target()
-		s.ended = append(s.ended, End{target.Hostname(), time.Since(s.web.began), time.Since(j.began), o.Result.Outcome == jobs.Succeeded})
+		s.ended = append(s.ended, End{target.Hostname(), time.Since(s.web.began), time.Since(j.began), o.Result.Outcome == jobs.Succeeded, o.Result.Status})
 	case jobs.RunScheduled:
 		heap.Push(&s.waiting, wait{o.At, j.began, j.url, o.Progress})
 	case jobs.RunStopped, jobs.RunLeaseLost:
@@ -210,9 +230,10 @@ func PartlySilent(i int) string {
 	return fmt.Sprintf("http://site%d.test/%d", i%20, i)
 }
 
-// Crawl are jobs for a site each, one in ten of which is silent.
+// Crawl are jobs for a site each, one in ten of which is silent, at random: if each tenth one were, round robin would give all of
+// them to the same proxies.
 func Crawl(i int) string {
-	if i%10 == 3 {
+	if rand.New(rand.NewPCG(3, uint64(i))).IntN(10) == 0 {
 		return fmt.Sprintf("http://silent%d.test/", i)
 	}
 	return fmt.Sprintf("http://site%d.test/", i)

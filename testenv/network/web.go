@@ -1,10 +1,11 @@
-// Package network is a small internet in memory or on loopback, for experiments in virtual time: proxies and sites that answer or not,
-// and workers with their slots and the jobs that wait.
+// Package network is a small internet in memory or on loopback, for experiments in virtual time: proxies and sites that answer or
+// not, and workers with their slots and the jobs that wait.
 package network
 
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -12,12 +13,13 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// Web is proxies that work, and sites that answer, log-normal with σ 0.5, or do not. The sites that are silent bear names that begin
-// so. Set the fields before a worker joins.
+// Web is proxies that work, and sites that answer, log-normal with σ 0.5, or do not. The sites that are silent bear names that
+// begin so. Set the fields before a worker joins.
 type Web struct {
 	// Proxies is how many there are; Dead tells which of them, p00 and so on, answer nothing. Nil means none.
 	Proxies int
@@ -25,8 +27,13 @@ type Web struct {
 	// Median is of the time that an answer takes. Quick tells which sites answer at once; nil means none.
 	Median time.Duration
 	Quick  func(host string) bool
+	// Says is the status of an answer by proxy, host and number of the connection, from 1 on; nil means 200.
+	Says func(proxy, host string, connection int) int
+	// Gateways tells that a word in its user chooses the exit of a proxy.
+	Gateways bool
 
 	seed   uint64
+	dialed atomic.Int64
 	began  time.Time
 	silent func(host string, at time.Duration) bool
 	wg     sync.WaitGroup
@@ -35,8 +42,8 @@ type Web struct {
 	socket string                     // of all proxies; empty: they are in memory
 }
 
-// NewWeb makes a network of twenty proxies, and answers with a median of half a second. silent tells which sites do not answer at a
-// time since now.
+// NewWeb makes a network of twenty proxies, and answers with a median of half a second. silent tells which sites do not answer at
+// a time since now.
 func NewWeb(seed uint64, silent func(host string, at time.Duration) bool) *Web {
 	return &Web{Proxies: 20, Median: 500 * time.Millisecond, seed: seed, began: time.Now(), silent: silent, asked: map[string][]time.Duration{}}
 }
@@ -84,14 +91,14 @@ func (w *Web) dial(ctx context.Context, network, proxy string, cut func(at time.
 
 func (w *Web) serve(proxy string, c net.Conn, cut func(at time.Duration) bool) {
 	defer func() { _ = c.Close() }()
-	in := bufio.NewReader(c)
+	in, connection := bufio.NewReader(c), int(w.dialed.Add(1))
 	for more := true; more; {
-		more = w.answer(proxy, c, in, cut)
+		more = w.answer(proxy, connection, c, in, cut)
 	}
 }
 
 // answer answers one request and reports whether another may follow.
-func (w *Web) answer(proxy string, c net.Conn, in *bufio.Reader, cut func(at time.Duration) bool) bool {
+func (w *Web) answer(proxy string, connection int, c net.Conn, in *bufio.Reader, cut func(at time.Duration) bool) bool {
 	req, err := http.ReadRequest(in)
 	if err != nil {
 		return false
@@ -110,7 +117,11 @@ func (w *Web) answer(proxy string, c net.Conn, in *bufio.Reader, cut func(at tim
 		_, _ = io.Copy(io.Discard, in)
 		return false
 	}
-	_, err = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	status := http.StatusOK
+	if w.Says != nil {
+		status = w.Says(proxy, host, connection)
+	}
+	_, err = fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\n\r\n", status, http.StatusText(status))
 	return err == nil
 }
 

@@ -51,20 +51,23 @@ func isSilent(host string, _ time.Duration) bool { return strings.HasPrefix(host
 
 func answers(string, time.Duration) bool { return false }
 
-// TestSilenceCostsAFleetThatKnowsNoSitesMore prints what both kinds of worker make of the worlds 18 to 27 of package experiments. The
-// worst seed counts.
+// experiment is a world and its figure.
+type experiment struct {
+	name   string
+	run    func(*testing.T, scale, uint64, join) float64
+	format string
+	more   bool // more is better
+	real   bool // it takes real time, and no seed decides it
+}
+
+// TestSilenceCostsAFleetThatKnowsNoSitesMore prints what both kinds of worker make of the worlds 11 to 27 of package experiments.
+// The worst seed counts.
 func TestSilenceCostsAFleetThatKnowsNoSitesMore(t *testing.T) {
 	s := chosen()
 	var text strings.Builder
 	out := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(out, "world\tgobreaker\tgofer")
-	for _, world := range []struct {
-		name   string
-		run    func(*testing.T, scale, uint64, join) float64
-		format string
-		more   bool // more is better
-		real   bool // it takes real time, and no seed decides it
-	}{
+	for _, world := range append([]experiment{
 		{"18 99 % of the jobs are done within, 2 of 100 proxies silent", silentProxies(jobs.Off, 0.99), "%.2f s", false, false},
 		{"18 99.9 %", silentProxies(jobs.Off, 0.999), "%.2f s", false, false},
 		{"19 99.9 % with hedges", silentProxies(jobs.Auto, 0.999), "%.2f s", false, false},
@@ -73,7 +76,7 @@ func TestSilenceCostsAFleetThatKnowsNoSitesMore(t *testing.T) {
 		{"23 requests an hour that ten workers send to a silent site", requests, "%.0f", false, false},
 		{"24 jobs lost by a worker without network for two minutes", lostUplink, "%.0f", false, false},
 		{"27 as 21, on sockets of the kernel", onSockets, "%.1f %%", true, true},
-	} {
+	}, accusations()...) {
 		worst := map[string]float64{}
 		for _, a := range arms() {
 			var of []float64
@@ -204,7 +207,8 @@ func lostUplink(t *testing.T, _ scale, seed uint64, join join) (lost float64) {
 	return lost
 }
 
-// onSockets is partlySilent in real time, with attempts of a second. The worlds with and without silent sites run beside each other.
+// onSockets is partlySilent in real time, with attempts of a second. The worlds with and without silent sites run beside each
+// other.
 func onSockets(t *testing.T, s scale, seed uint64, join join) float64 {
 	t.Helper()
 	const settle = 4 * time.Second

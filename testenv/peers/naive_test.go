@@ -15,8 +15,8 @@ import (
 	"github.com/gofer-mq/gofer/testenv/network"
 )
 
-// naive is a fleet as one writes it in an afternoon: an http.Client and a sony/gobreaker for each proxy, round robin, three attempts of
-// 30 s with a second and two seconds between them. Nothing is known of sites.
+// naive is a fleet as one writes it in an afternoon: an http.Client and a sony/gobreaker for each proxy, round robin, three
+// attempts of 30 s with a second and two seconds between them. Nothing is known of sites.
 type naive struct {
 	clients []*http.Client
 	judges  []judge
@@ -48,7 +48,7 @@ func (n *naive) close() {
 	}
 }
 
-func (n *naive) do(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunOutcome {
+func (n *naive) do(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 	for attempt := range attempts {
 		if attempt > 0 {
 			select {
@@ -56,41 +56,46 @@ func (n *naive) do(ctx context.Context, job jobs.Job, _ jobs.Progress) jobs.RunO
 			case <-time.After(time.Second << (attempt - 1)):
 			}
 		}
-		err := n.attempt(ctx, job.URL)
+		status, err := n.attempt(ctx, job.URL)
 		if ctx.Err() != nil {
-			return jobs.RunOutcome{Kind: jobs.RunStopped}
+			return &jobs.RunOutcome{Kind: jobs.RunStopped}
 		}
 		if err == nil {
-			return jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: jobs.Succeeded}}
+			return &jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: jobs.Succeeded, Status: status}}
 		}
 	}
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: jobs.Failed}}
+	return &jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: jobs.Failed}}
 }
 
-// attempt makes a request through the next proxy whose breaker admits it.
-func (n *naive) attempt(ctx context.Context, target string) error {
+// attempt makes a request through the next proxy whose breaker admits it. It fails with a status that gofer would not take for a
+// result at once, either.
+func (n *naive) attempt(ctx context.Context, target string) (status int, err error) {
 	for range n.clients {
 		i := int(n.next.Add(1)) % len(n.clients)
 		settle, admitted := n.judges[i].allow()
 		if !admitted {
 			continue
 		}
-		err := get(ctx, n.clients[i], target)
+		status, err := get(ctx, n.clients[i], target)
 		settle(err == nil || ctx.Err() != nil)
-		return err
+		return status, err
 	}
-	return errors.New("no proxy")
+	return 0, errors.New("no proxy")
 }
 
-func get(ctx context.Context, c *http.Client, target string) error {
+func get(ctx context.Context, c *http.Client, target string) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
-	return errors.Join(err, resp.Body.Close())
+	switch resp.StatusCode {
+	case http.StatusForbidden, http.StatusBadGateway:
+		err = errors.Join(err, errFailed)
+	}
+	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }

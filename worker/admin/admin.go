@@ -54,8 +54,12 @@ type Config struct {
 	// finds one of them.
 	Sites func(limit int) (list []Site, total int)
 	Site  func(name string) (Site, bool)
-	// ResetSite ends the rest of a site everywhere. If one of these three is nil, its routes answer 501.
-	ResetSite func(ctx context.Context, site string) error
+	// ResetSite ends the rest of a site everywhere, and reports whether any worker remembers the site. If one of these three is
+	// nil, its routes answer 501.
+	ResetSite func(ctx context.Context, site string) (known bool, err error)
+	// FleetSites asks every worker for at most limit of its sites, in the order of Sites. nil means that this worker is alone.
+	// The names and errors are untrusted text.
+	FleetSites func(ctx context.Context, limit int) ([]WorkerSites, error)
 
 	// Policy returns the current retry policy, and since when the fleet has it; zero for the policy of the environment.
 	Policy func() (jobs.Policy, time.Time)
@@ -176,6 +180,7 @@ func (a *admin) routes() []route {
 		{get, "/api/v1/schemas/{name}", reader, a.schema},
 		{get, livePath, reader, a.live.serve},
 		{get, livePath + "/workers", reader, a.liveWorkers},
+		{get, livePath + "/sites", reader, a.liveSites},
 		{get, "/api/v1/retry/policy", reader, a.policy},
 		{put, "/api/v1/retry/policy", changer, a.setPolicy},
 		{del, "/api/v1/retry/policy", changer, a.resetPolicy},

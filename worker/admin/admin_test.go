@@ -51,7 +51,7 @@ func newWorker(tb testing.TB, change func(*admin.Config)) *worker {
 		Site: func(name string) (admin.Site, bool) {
 			return admin.Site{Site: name, State: "up", Reason: "reset", Failures: map[string]int64{}}, name == "shop.test"
 		},
-		ResetSite:    func(context.Context, string) error { return nil },
+		ResetSite:    func(_ context.Context, name string) (bool, error) { return name == "shop.test", nil },
 		Ready:        func() []admin.Check { return []admin.Check{{Name: "nats", OK: true, Detail: "connected"}} },
 		Policy:       func() (jobs.Policy, time.Time) { return w.policy, w.since },
 		SetPolicy:    func(_ context.Context, p jobs.Policy) error { w.policy, w.since = p, time.Now(); return nil },

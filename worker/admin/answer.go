@@ -90,7 +90,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = encoder.Encode(v)
 }
 
-// hoursOf reads the parameter hours; 24 without it. What is no number from 1 to RetentionHours is answered with 400.
+// hoursOf reads the parameter hours; 24 without it. A text that is no number from 1 to RetentionHours is answered with
+// 400.
 func hoursOf(r *http.Request) (int, error) {
 	text := r.URL.Query().Get("hours")
 	if text == "" && !r.URL.Query().Has("hours") { // an empty one that is written is an error

@@ -166,8 +166,15 @@ func (k workersKnown) rows() []Worker {
 
 // addWorkers adds the first of the workers, and the sums over the watched one or all.
 func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
+	// Asked before the workers are read: an answer that comes in between is in the snapshot or in the next early one.
+	_, known, err := a.view.workers.get(ctx)
+	s.isPartial = a.Fleet != nil && !known
 	workers := a.workersNow(ctx, s.Ready, s.Checks)
-	recent, minutes := newSteps(rollup.ShortStep, rollup.ShortSteps-1), newSteps(rollup.LongStep, rollup.LongSteps-1)
+	if known && err == nil {
+		s.Queues = workers.markServed(s.Queues)
+	}
+	end := workers.answered()
+	recent, minutes := newSteps(end, rollup.ShortStep, rollup.ShortSteps-1), newSteps(end, rollup.LongStep, rollup.LongSteps-1)
 	for _, w := range workers {
 		// All workers are listed; the sums are those of the watched one, or of all.
 		if s.Watched != "" && s.Watched != w.Worker.Worker {
@@ -228,15 +235,24 @@ type stepSum struct {
 	steps        []rollup.Step
 }
 
-// newSteps covers the newest count complete steps that every worker has had the time to send.
-func newSteps(width time.Duration, count int) *stepSum {
-	w := int64(width / time.Second)
-	end := time.Now().Unix() / w * w
-	if width == rollup.ShortStep {
-		// A step that some workers have not sent yet would look like a fall of the rate.
-		end = time.Now().Add(-fleetPeriod).Unix() / w * w // the fleet is not asked more often
+// answered is up to when the steps of the workers are known: a step that they have not sent yet would look like a fall of the
+// rate. A fleet that answers no more stops after three periods, so that old rates do not look like new ones.
+func (k workersKnown) answered() time.Time {
+	end := time.Now().Add(-3 * fleetPeriod)
+	for _, w := range k {
+		// The second allows for clocks that differ: a step is complete by its worker's.
+		if heard := w.heard.Add(-time.Second); heard.After(end) {
+			end = heard
+		}
 	}
-	return &stepSum{start: end - int64(count)*w, width: w, steps: make([]rollup.Step, count)}
+	return end
+}
+
+// newSteps covers the newest count complete steps up to end.
+func newSteps(end time.Time, width time.Duration, count int) *stepSum {
+	w := int64(width / time.Second)
+	last := end.Unix() / w * w
+	return &stepSum{start: last - int64(count)*w, width: w, steps: make([]rollup.Step, count)}
 }
 
 func (t *stepSum) add(steps map[int64]rollup.Step) {

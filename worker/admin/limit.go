@@ -6,11 +6,10 @@ import (
 	"sync"
 )
 
-// Limit bounds the connections of a listener to limit, so that clients of the HTTP port cannot use up the
-// descriptors that
-// jobs need. Accept never waits for room: beyond the bound, the connection that has had no request for longest is
-// closed for the new one; if all others have a request, the new one is closed. Serve it with a server of NewServer,
-// which reports the requests. Closing the result closes l. limit must be above zero.
+// Limit bounds the connections of a listener to limit, so that clients of the HTTP port cannot use up the descriptors that jobs
+// need. Accept never waits for room: beyond the bound, the connection that has had no request for longest is closed for the new
+// one; if all others have a request, the new one is closed. Serve it with a server of NewServer, which reports the requests.
+// Closing the result closes l. limit must be above zero.
 func Limit(l net.Listener, limit int) net.Listener {
 	return &limited{Listener: l, limit: limit}
 }

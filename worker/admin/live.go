@@ -19,6 +19,10 @@ import (
 const (
 	livePath   = "/api/v1/live"
 	livePeriod = time.Second
+	// earlyPeriod is the time between the first snapshots, earlySnapshots at most, while the fleet has not answered: a page shows
+	// the workers of a large fleet as soon as they are there.
+	earlyPeriod    = livePeriod / 4
+	earlySnapshots = 4
 	// firstPatience is how long the first snapshot of a page waits for everything that has to be asked for. A later snapshot has
 	// what comes after that.
 	firstPatience = 250 * time.Millisecond
@@ -50,6 +54,7 @@ type live struct {
 type feed struct {
 	made    time.Time
 	number  int
+	isEarly bool // the next one follows after earlyPeriod
 	members map[string]json.RawMessage
 	whole   []byte
 	// deltas are what changed from each of the latest snapshots to the next one, the newest last. Streams do not tick together,
@@ -74,9 +79,9 @@ func (f *feed) since(seen int) [][]byte {
 // serve streams snapshots until the client disconnects or the server shuts down. A client that reads nothing for
 // writeTimeout is disconnected.
 func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
-	worker := r.URL.Query().Get("worker")
-	if len(worker) > maxWorkerName {
-		return badRequest("worker: " + clip(worker) + "… is not the name of a worker")
+	worker, err := watchedOf(r)
+	if err != nil {
+		return err
 	}
 	// The stream is counted before the first byte, so the answer can still be an error.
 	if !l.enter() {
@@ -98,6 +103,15 @@ func (l *live) serve(w http.ResponseWriter, r *http.Request) error {
 // maxWorkerName bounds the name of a worker that a stream asks for.
 const maxWorkerName = 256
 
+// watchedOf reads the parameter worker; empty means the whole fleet.
+func watchedOf(r *http.Request) (string, error) {
+	worker := r.URL.Query().Get("worker")
+	if len(worker) > maxWorkerName {
+		return "", badRequest("worker: " + clip(worker) + "… is not the name of a worker")
+	}
+	return worker, nil
+}
+
 // stream sends until the client disconnects.
 func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	// The controller sets deadlines of this connection, since WriteTimeout of the server would cut every
@@ -105,9 +119,13 @@ func (l *live) stream(w http.ResponseWriter, r *http.Request, worker string) {
 	control := http.NewResponseController(w)
 	tick := time.NewTicker(livePeriod)
 	defer tick.Stop()
-	seen := -1
+	seen, wasEarly := -1, false
 	for {
 		f := l.current(r.Context(), worker)
+		if f.isEarly != wasEarly {
+			tick.Reset(f.period())
+			wasEarly = f.isEarly
+		}
 		for _, data := range f.since(seen) {
 			// The deadline is set again for each event: only a reader that takes nothing for writeTimeout is
 			// dropped.
@@ -163,7 +181,7 @@ func (l *live) current(ctx context.Context, worker string) *feed {
 		// The other streams need the snapshot, too, so it does not end with the request that makes it.
 		// last is nil for the first snapshot after all streams had left.
 		patience := livePeriod
-		if last == nil {
+		if last == nil || last.isEarly {
 			patience = firstPatience
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
@@ -196,7 +214,15 @@ func (l *live) last(worker string) *feed {
 
 // isFresh reports whether a feed need not be made again. A nil receiver is not fresh. Nine tenths, because
 // tickers jitter: a stream that ticks a little early would otherwise get the old snapshot and be a second late.
-func (f *feed) isFresh() bool { return f != nil && time.Since(f.made) < livePeriod*9/10 }
+func (f *feed) isFresh() bool { return f != nil && time.Since(f.made) < f.period()*9/10 }
+
+// period is the time until the next feed.
+func (f *feed) period() time.Duration {
+	if f.isEarly {
+		return earlyPeriod
+	}
+	return livePeriod
+}
 
 // follow is the feed of the snapshot after f, which is nil for the first one.
 func (f *feed) follow(s Snapshot) *feed {
@@ -206,9 +232,11 @@ func (f *feed) follow(s Snapshot) *feed {
 	next := &feed{made: time.Now(), whole: whole}
 	_ = json.Unmarshal(whole, &next.members) // never fails: it was just encoded
 	if f == nil {
+		next.isEarly = s.isPartial
 		return next
 	}
 	next.number = f.number + 1
+	next.isEarly = s.isPartial && next.number < earlySnapshots
 	var delta bytes.Buffer
 	// The members are sorted, so that the same change has the same bytes.
 	for _, name := range slices.Sorted(maps.Keys(next.members)) {

@@ -25,6 +25,7 @@ import (
 func TestLiveStreamSendsASnapshotASecondAndEndsWithItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorker(t, nil)
+		time.Sleep(2 * time.Second) // no step ends in the next 2.5 s
 		ctx, leave := context.WithCancel(t.Context())
 		rec := httptest.NewRecorder()
 		done := make(chan struct{})
@@ -65,6 +66,25 @@ func TestAPageHasItsFirstDataAtOnceThoughNothingAnswers(t *testing.T) {
 			t.Errorf("the first event in %s: got %.60q, want one within 300 ms", took, body)
 		}
 		time.Sleep(time.Minute) // the questions end
+	})
+}
+
+// TestAPageShowsALargeFleetAsSoonAsItHasAnswered: the first second has more than one snapshot while the fleet is asked.
+func TestAPageShowsALargeFleetAsSoonAsItHasAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, func(c *admin.Config) {
+			c.Fleet = func(context.Context, int, int) ([]admin.Worker, error) {
+				time.Sleep(700 * time.Millisecond)
+				return []admin.Worker{{Worker: "far-1"}, {Worker: "far-2"}}, nil
+			}
+		})
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		rec := w.do(request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+		if body := rec.Body.String(); strings.Count(body, "data: {") > 5 || !strings.Contains(body, `"far-2"`) {
+			t.Errorf("the first second: got %d events, want at most 5, and the workers of the fleet in one", strings.Count(body, "data: {"))
+		}
+		time.Sleep(time.Minute)
 	})
 }
 
@@ -143,9 +163,15 @@ func (w *worker) event(t *testing.T, into any) {
 // firstNow is the first event of a stream that ends at once, without a server: fit for a bubble.
 func (w *worker) firstNow(t *testing.T) (s admin.Snapshot) {
 	t.Helper()
+	return w.firstNowOf(t, "")
+}
+
+// firstNowOf is firstNow of a stream that watches a worker, or all.
+func (w *worker) firstNowOf(t *testing.T, watched string) (s admin.Snapshot) {
+	t.Helper()
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
-	rec := w.do(request("GET", "/api/v1/live", "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
+	rec := w.do(request("GET", "/api/v1/live?worker="+watched, "", func(r *http.Request) { *r = *r.WithContext(ctx) }))
 	data, _, _ := strings.Cut(strings.TrimPrefix(rec.Body.String(), "data: "), "\n")
 	if err := json.Unmarshal([]byte(data), &s); err != nil {
 		t.Fatal(err)
@@ -185,11 +211,11 @@ func TestLiveEventsAreWhatTheDocumentSays(t *testing.T) {
 
 func TestFailedJobsAreShownWithTheReason(t *testing.T) {
 	w := newWorker(t, nil)
-	w.book.AddJob(rollup.JobFact{ID: "j1", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Detail: "no proxy has the tag de"})
+	w.book.AddJob(rollup.JobFact{ID: "j1", Outcome: jobs.Failed, Error: jobs.ErrNoProxy, Detail: "no proxy has the tag de", URL: "http://a.test/1"})
 	w.book.AddJob(rollup.JobFact{ID: "j2", Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, Detail: strings.Repeat("é", 1000)})
 	var s admin.Snapshot
 	w.event(t, &s)
-	if len(s.Failures) != 2 || s.Failures[1].Detail != "no proxy has the tag de" {
+	if len(s.Failures) != 2 || s.Failures[1].Detail != "no proxy has the tag de" || s.Failures[1].URL != "http://a.test/1" {
 		t.Errorf("failures: got %+v, want both jobs with the reason", s.Failures)
 	}
 	if got := s.Failures[0].Detail; len(got) > 300 || !strings.HasSuffix(got, "é…") || !utf8.ValidString(got) {

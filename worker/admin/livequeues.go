@@ -10,14 +10,15 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// counted is the part of a counted queue that the page shows. It is decoded from the answer of the API rather than from
+// countedQueue is the part of a counted queue that the page shows. It is decoded from the answer of the API rather than from
 // a type of worker/waiting, which this package may not import.
-type counted struct {
+type countedQueue struct {
 	Queue         string             `json:"queue"`
 	Served        bool               `json:"served"`
 	PausedUntil   time.Time          `json:"paused_until"`
 	Queued        uint64             `json:"queued"`
 	Running       uint64             `json:"running"`
+	Pulls         int                `json:"pulls"`
 	Delayed       uint64             `json:"delayed"`
 	Retrying      uint64             `json:"retrying"`
 	NoProxy       uint64             `json:"no_proxy"`
@@ -43,7 +44,7 @@ func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
 		return nil, err
 	}
 	var list struct {
-		Queues []counted `json:"queues"`
+		Queues []countedQueue `json:"queues"`
 	}
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, err
@@ -57,9 +58,9 @@ func (a *admin) askQueues(ctx context.Context) ([]Queue, error) {
 
 // view returns the queue as the page has it. Waiting has an entry for each state, also for zero, so that the page need not know
 // the states.
-func (c *counted) view() Queue {
+func (c *countedQueue) view() Queue {
 	q := Queue{
-		Queue: c.Queue, Paused: !c.PausedUntil.IsZero(), Queued: c.Queued, Running: c.Running, Served: c.Served, Reasons: []string{},
+		Queue: c.Queue, Paused: !c.PausedUntil.IsZero(), Queued: c.Queued, Running: c.Running, Served: c.Served, isPulled: c.Pulls > 0, Reasons: []string{},
 		Waiting: map[string]uint64{jobs.StateDelayed: c.Delayed, jobs.StateRetrying: c.Retrying, jobs.StateNoProxy: c.NoProxy, jobs.StateSiteDown: c.SiteDown},
 	}
 	for _, s := range c.OldestSeconds {
@@ -75,14 +76,30 @@ func (c *counted) view() Queue {
 		}
 		text := countOf(int(r.Jobs), "job waits", "jobs wait") + " for " + what
 		if r.Detail != "" {
-			text += ": " + short(r.Detail)
+			text += ": " + shorten(r.Detail)
 		}
 		if r.State == jobs.StateNoProxy {
-			text += ": gofer proxies ls says how each proxy stands; gofer proxies add URL adds another one"
+			text += ": gofer proxies ls shows the state of each proxy; gofer proxies add URL adds another one"
 		}
 		q.Reasons = append(q.Reasons, text)
 	}
 	return q
+}
+
+// markServed notes which queues a worker serves, as far as the workers have answered: it asks for jobs, or answers and names the
+// queue. What the server knows of a killed worker's jobs is older. It returns a copy, because all pages share the list.
+func (k workersKnown) markServed(queues []Queue) []Queue {
+	named := map[string]bool{}
+	for _, w := range k {
+		for _, queue := range w.Queues {
+			named[queue] = named[queue] || !w.Silent && !w.Draining
+		}
+	}
+	out := slices.Clone(queues)
+	for i := range out {
+		out[i].Served = out[i].isPulled || named[out[i].Queue]
+	}
+	return out
 }
 
 // queuesNow returns the queues as the fleet has counted them, or else as far as this worker knows them, by name.
@@ -99,7 +116,7 @@ func (a *admin) queuesNow(ctx context.Context) []Queue {
 	// unknown.
 	for name, b := range g.Backlog() {
 		out = append(out, Queue{
-			Queue: name, Paused: b.Paused, Queued: uint64(max(0, b.Pending)), Running: uint64(max(0, b.AckPending)), Served: true, Reasons: []string{},
+			Queue: name, Paused: b.Paused, Queued: uint64(max(0, b.Pending)), Running: uint64(max(0, b.AckPending)), Served: true, isPulled: true, Reasons: []string{},
 		})
 	}
 	slices.SortFunc(out, func(a, b Queue) int { return cmp.Compare(a.Queue, b.Queue) })

@@ -65,8 +65,8 @@ type JobFilter struct {
 // JobsFound are jobs that fit a filter, and how far the search for them has come.
 type JobsFound struct {
 	Jobs []Job `json:"jobs"`
-	// Partial tells that others may fit: the search has ended before it had looked at all of them, because that takes too long, or
-	// because enough have been found.
+	// Partial means that others may fit: the search has ended before it had looked at all of them, because that takes too long,
+	// or because enough have been found.
 	Partial bool `json:"partial"`
 	// Looked is how many jobs, results and dead letters it has looked at, of about Total.
 	Looked uint64 `json:"looked"`
@@ -137,7 +137,8 @@ func (a *admin) operatorRoutes() []route {
 	}
 }
 
-// The counts are the fleet's snapshot, at most waiting.Stale old, so many pages do not ask NATS for each.
+// queueList answers with the queues of the fleet. Their counts are at most waiting.Stale old, so that many pages cause few
+// requests to NATS.
 func (a *admin) queueList(w http.ResponseWriter, r *http.Request) error {
 	if a.Operator.Queues == nil {
 		return notHere("the queues are not listed here")

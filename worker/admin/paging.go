@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// page is which part of a list a request wants: at most limit rows from offset on, of those that contain search, which is in lower
-// case.
+// page is which part of a list a request wants: at most limit rows from offset on, of those that contain search, which is in
+// lower case.
 type page struct {
 	limit, offset int
 	search        string
@@ -35,11 +35,12 @@ func pageOf(r *http.Request) (p page, err error) {
 
 const (
 	defaultLimit = 100
-	// It bounds the memory and the size of one answer.
+	// maxLimit bounds the memory and the size of one answer.
 	maxLimit = 1000
 )
 
-// limitOf reads the parameter limit; defaultLimit without it. What is no number from 1 to maxLimit is answered with 400.
+// limitOf reads the parameter limit; defaultLimit without it. A text that is no number from 1 to maxLimit is
+// answered with 400.
 func limitOf(r *http.Request) (int, error) {
 	if !r.URL.Query().Has("limit") {
 		return defaultLimit, nil
@@ -93,7 +94,7 @@ func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := ranked(all)
+	list, err := rankWorkers(all)
 	if err != nil {
 		return err
 	}
@@ -122,14 +123,14 @@ func (a *admin) liveWorkers(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"total": len(list), "workers": rowsOf(p, list)})
 }
 
-// rankedWorker is a worker in the form that the Operator gives it, and what orders it.
+// rankedWorker is a worker in the form that the Operator gives it, and the facts by which it is ordered.
 type rankedWorker struct {
 	json json.RawMessage
 	name Worker
 }
 
-// ranked orders the workers as the page does. They go through JSON: this package may not import their type.
-func ranked(all any) ([]rankedWorker, error) {
+// rankWorkers orders the workers as the page does. They go through JSON: this package may not import their type.
+func rankWorkers(all any) ([]rankedWorker, error) {
 	data, err := json.Marshal(all)
 	if err != nil {
 		return nil, err

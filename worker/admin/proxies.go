@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gofer-mq/gofer/breaker"
+	"github.com/gofer-mq/gofer/rotation"
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
@@ -41,9 +42,9 @@ type ProxyRow struct {
 	Unusual *rollup.Unusual `json:"unusual_4xx"`
 }
 
-// proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans,
-// or an unusual share of 4xx, then the largest share of failures.
-// It holds ids only, because there may be 100,000 of them. Rows are made for one page.
+// proxyList is the order in which proxies are listed: those that cannot be used first, then those with bans, or an unusual share
+// of 4xx, then the largest share of failures. It holds ids only, because there may be 100,000 of them. Rows are made for one
+// page.
 type proxyList struct {
 	order   []string
 	counts  map[string]int // by state of the breaker
@@ -71,10 +72,6 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 			}
 		}
 	}
-	type place struct {
-		id      string
-		trouble float64
-	}
 	var places []place
 	// One pass over the pool. Conditions takes the pool's lock for a part at a time, so picks go on.
 	for c := range a.Pool.Conditions() {
@@ -82,25 +79,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 		if c.Cooldowns > 0 {
 			list.bans[c.ID] = c.Cooldowns
 		}
-		p := place{id: c.ID}
-		switch {
-		case c.State == breaker.Open:
-			p.trouble = 30
-		case c.State == breaker.HalfOpen:
-			p.trouble = 20
-		case c.IsAvoided:
-			p.trouble = 10
-		case c.Cooldowns > 0:
-			p.trouble = 5
-		}
-		if _, found := list.unusual[c.ID]; found {
-			p.trouble = max(p.trouble, 5) // the same rank as proxies that sites have banned
-		}
-		// The share is at most one, so it only orders proxies of the same class.
-		if did := list.did[c.ID]; did.TotalAttempts >= minAttempts {
-			p.trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
-		}
-		places = append(places, p)
+		places = append(places, place{c.ID, list.troubleOf(c)})
 	}
 	// Ties are broken by id, or rows would jump between two pages.
 	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(b.trouble, a.trouble), cmp.Compare(a.id, b.id)) })
@@ -109,6 +88,31 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 		list.order[i] = p.id
 	}
 	return list, nil
+}
+
+// place is that of a proxy in the list.
+type place struct {
+	id      string
+	trouble float64
+}
+
+// troubleOf ranks a proxy: the more trouble, the higher it stands in the list.
+func (l *proxyList) troubleOf(c rotation.Condition) (trouble float64) {
+	switch _, unusual := l.unusual[c.ID]; {
+	case c.State == breaker.Open:
+		trouble = 30
+	case c.State == breaker.HalfOpen:
+		trouble = 20
+	case c.IsAvoided:
+		trouble = 10
+	case c.Cooldowns > 0 || unusual:
+		trouble = 5
+	}
+	// The share is at most one, so it only orders proxies of the same class.
+	if did := l.did[c.ID]; did.TotalAttempts >= minAttempts {
+		trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
+	}
+	return trouble
 }
 
 // minAttempts is how many attempts a proxy must have before its share of failures counts in the order.
@@ -134,7 +138,7 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 		}
 		// Avoided matters only while the own breaker is closed: an open one already keeps the proxy out.
 		if s.State != breaker.Closed {
-			row.Reason = short(list.reasons[id])
+			row.Reason = shorten(list.reasons[id])
 		} else if !s.AvoidedUntil.IsZero() {
 			row.State, row.AvoidedBy, row.NextTest = "avoided", s.AvoidedBy, timeOrNull(s.AvoidedUntil)
 		}

@@ -34,6 +34,11 @@ const maxDelay = 200 * time.Millisecond
 // the new answer, maxDelay at most, only if there is none or the last question is four periods ago. known is false
 // while no answer has come.
 func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
+	return s.getWithin(ctx, maxDelay)
+}
+
+// getWithin is get with another time in place of maxDelay, for who asks once and not each second.
+func (s *shared[T]) getWithin(ctx context.Context, delay time.Duration) (value T, known bool, err error) {
 	s.mu.Lock()
 	value, known, err = s.value, s.known, s.err
 	// After an error the value counts as current: waiting for the next try would delay every page while NATS is
@@ -49,7 +54,7 @@ func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	if current {
 		return value, known, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, maxDelay)
+	bounded, cancel := context.WithTimeout(ctx, delay)
 	defer cancel()
 	select {
 	case <-done:
@@ -59,6 +64,15 @@ func (s *shared[T]) get(ctx context.Context) (value T, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.value, s.known, s.err
+}
+
+// expire lets the next call of get ask again: this worker has changed the value. After an error the pause stays.
+func (s *shared[T]) expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.next = time.Time{}
+	}
 }
 
 // refresh asks. After an error the old value stays.

@@ -45,26 +45,39 @@ type Site struct {
 	LastErrorAt *time.Time `json:"last_error_at"`
 }
 
-// resetSite ends the rest of a site in every worker, and answers with this worker's view. A site that this worker does
-// not remember is answered with 404.
+// resetSite ends the rest of a site in every worker, and answers with this worker's view. A site that no worker remembers is
+// answered with 404.
 func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	if a.Site == nil || a.ResetSite == nil {
 		return notHere("sites cannot be reset here")
 	}
 	// What no site can be called is unknown as well.
 	names, _ := jobs.SiteNames(r.PathValue("site"))
-	known := slices.IndexFunc(names, func(name string) bool {
+	unknown := failure{status: http.StatusNotFound, code: "unknown_site", message: "no worker remembers a site of this name"}
+	if len(names) == 0 {
+		return unknown
+	}
+	// Another worker that remembers the site finds it by each of its names.
+	name := names[max(0, slices.IndexFunc(names, func(name string) bool {
 		_, found := a.Site(name)
 		return found
+	}))]
+	known := false
+	err := change(r, func(ctx context.Context) (err error) {
+		known, err = a.ResetSite(ctx, name)
+		return err
 	})
-	if known < 0 {
-		return failure{status: http.StatusNotFound, code: "unknown_site", message: "this worker remembers no site of this name"}
-	}
-	name := names[known]
-	if err := change(r, func(ctx context.Context) error { return a.ResetSite(ctx, name) }); err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("reset site: %w", err)
+	case !known:
+		return unknown
 	}
-	site, _ := a.Site(name)
+	a.view.fleetSites.expire()
+	site, found := a.Site(name)
+	if !found { // a site that a worker does not remember is new to it
+		site = Site{Site: name, State: "new", Failures: map[string]int64{}}
+	}
 	a.Log.Info("site reset", "site", name, "peer", r.RemoteAddr)
 	return reply(w, site)
 }

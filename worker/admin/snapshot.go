@@ -18,7 +18,7 @@ type Snapshot struct {
 	Version string `json:"version"`
 	// Watched is the worker whose numbers are shown; empty means all workers.
 	Watched string `json:"watched"`
-	// TokenNeeded says whether changes need a token; otherwise this machine may make them without one.
+	// TokenNeeded is true if changes need a token; otherwise this machine may make them without one.
 	TokenNeeded bool    `json:"token_needed"`
 	Ready       bool    `json:"ready"`
 	Checks      []Check `json:"checks"`
@@ -36,10 +36,21 @@ type Snapshot struct {
 	// Workers are the first of all workers, those that are not ready first; WorkerCount counts all.
 	Workers     []Worker `json:"workers"`
 	WorkerCount int      `json:"worker_count"`
-	Queues      []Queue  `json:"queues"`
-	// Sites are the first of the sites that this worker remembers, those that rest first; SiteCount counts all.
-	Sites     []Site `json:"sites"`
-	SiteCount int    `json:"site_count"`
+	// isPartial is true while the fleet has not answered yet, so that this worker stands for it.
+	isPartial bool
+	Queues    []Queue `json:"queues"`
+	// Sites are the first of the sites of all workers, or of the watched one, those that rest first; SiteCount counts all that
+	// are listed. SitesOf is the only worker whose sites they are, empty for all that answer. SitesKnown is how many sites one
+	// worker remembers at most. SitesMissing are the first of the workers that have not answered.
+	Sites        []*FleetSite `json:"sites"`
+	SiteCount    int          `json:"site_count"`
+	SitesOf      string       `json:"sites_of"`
+	SitesKnown   int          `json:"sites_known"`
+	SitesMissing []string     `json:"sites_missing"`
+	// SitesMissingCount counts all of them.
+	SitesMissingCount int `json:"sites_missing_count"`
+	// resting are sites that rest in any worker, whichever is watched.
+	resting []string
 	// Breakers counts the proxies of this worker by the state of their breaker; Proxies are the worst of them.
 	Breakers map[string]int `json:"breakers"`
 	Proxies  []ProxyRow     `json:"proxies"`
@@ -58,6 +69,7 @@ type Failure struct {
 	JobID    string    `json:"job_id"`
 	Error    string    `json:"error"`
 	Detail   string    `json:"detail"` // may be empty; at most 300 bytes
+	URL      string    `json:"url"`    // the final one; at most 300 bytes
 	Attempts int       `json:"attempts"`
 }
 
@@ -68,8 +80,10 @@ type Queue struct {
 	// Queued jobs are those that no worker has taken, Running those that some worker holds.
 	Queued  uint64 `json:"queued"`
 	Running uint64 `json:"running"`
-	// Served says that a worker serves the queue.
+	// Served is true if a worker serves the queue.
 	Served bool `json:"served"`
+	// isPulled is true if a worker asks for its jobs, or if the queue is this worker's.
+	isPulled bool
 	// Waiting counts the jobs that wait, by state: delayed, retrying, no_proxy, site_down. It is nil while the fleet has not
 	// counted.
 	Waiting map[string]uint64 `json:"waiting"`
@@ -92,7 +106,7 @@ const (
 func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",
-		Retries: a.Book.LastRetries(10), Failures: []Failure{}, Queues: a.queuesNow(ctx), Sites: []Site{}, Dead: []DeadGroup{},
+		Retries: a.Book.LastRetries(10), Failures: []Failure{}, Queues: a.queuesNow(ctx), Sites: []*FleetSite{}, SitesMissing: []string{}, Dead: []DeadGroup{},
 	}
 	s.Ready, s.Checks = a.ready()
 	a.addHours(ctx, &s)
@@ -102,24 +116,20 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	} else {
 		s.Breakers, s.Proxies = map[string]int{}, []ProxyRow{}
 	}
-	if a.Sites != nil {
-		var sites []Site
-		sites, s.SiteCount = a.Sites(maxSites)
-		s.Sites = a.view.sites.hold(sites)
-	}
+	a.addSites(ctx, &s)
 	// DeadCount stays nil while it is not known; zero would say that there are none.
 	if dead, known, err := a.view.dead.get(ctx); known && err == nil {
 		s.Dead, s.DeadCount = orEmpty(dead.groups), &dead.count
 	}
 	for _, f := range a.Book.LastFailures(10) {
-		s.Failures = append(s.Failures, Failure{At: f.At.UTC(), Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: short(f.Detail), Attempts: f.Attempts})
+		s.Failures = append(s.Failures, Failure{At: f.At.UTC(), Queue: f.Queue, JobID: f.ID, Error: f.Error, Detail: shorten(f.Detail), URL: shorten(f.URL), Attempts: f.Attempts})
 	}
 	// The problems come last, because they are derived from the other members.
 	s.Problems = a.problems(ctx, &s)
 	return s
 }
 
-// The last day, by hour, of the fleet if it can be read.
+// addHours adds the last day, hour by hour: that of the fleet if it can be read.
 func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	book := a.bookNow(ctx)
 	s.Scope = "worker"
@@ -142,8 +152,8 @@ func (a *admin) bookNow(ctx context.Context) *rollup.Book {
 	return a.Book
 }
 
-// The cut may fall into a character, which is then removed, so the text stays valid UTF-8.
-func short(text string) string {
+// shorten cuts a text to 300 bytes. If the cut falls into a character, that character is removed, so the text stays valid UTF-8.
+func shorten(text string) string {
 	if len(text) <= 300 {
 		return text
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
@@ -20,6 +21,8 @@ type view struct {
 	dead    *shared[deadLetters]
 	queues  *shared[[]Queue]
 	sites   *heldSites
+	// fleetSites is asked for only while there are other workers.
+	fleetSites *shared[fleetSites]
 }
 
 // deadLetters are the groups of dead letters and the number of all.
@@ -28,14 +31,17 @@ type deadLetters struct {
 	count  uint64
 }
 
-// A nil ask stands for a function that the program does not provide.
+// newView makes the shared values. A nil ask stands for a function that the program does not provide.
 func newView(a *admin) view {
 	v := view{
 		workers: &shared[workersKnown]{period: fleetPeriod, timeout: fleetPeriod},
 		proxies: &shared[*proxyList]{ask: a.listProxies, period: fleetPeriod, timeout: fleetPeriod},
 		dead:    &shared[deadLetters]{period: fleetPeriod, timeout: letterTime},
 	}
-	v.sites = &heldSites{}
+	v.sites, v.fleetSites = &heldSites{}, &shared[fleetSites]{period: fleetPeriod, timeout: fleetPeriod}
+	if a.FleetSites != nil {
+		v.fleetSites.ask = a.askSites
+	}
 	v.queues = &shared[[]Queue]{period: fleetPeriod, timeout: fleetPeriod}
 	if a.Operator.Queues != nil {
 		v.queues.ask = a.askQueues
@@ -73,22 +79,26 @@ const maxProblems = 8
 
 // problems lists what an operator has to know first.
 func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
-	out := problemList{}
+	out, connected := problemList{}, true
 	for _, c := range s.Checks {
 		if !c.OK {
 			out.add("bad", "%s: %s", c.Name, c.Detail)
+			connected = connected && c.Name != "nats"
 		}
 	}
-	if _, known, err := a.view.workers.get(ctx); known && err != nil {
-		out.add("warn", "the other workers cannot be asked: %v", err)
+	// Without NATS nobody can answer, so nothing is the matter with the other workers.
+	if connected {
+		if _, known, err := a.view.workers.get(ctx); known && err != nil {
+			out.add("warn", "the other workers cannot be asked: %v", err)
+		}
+		out.addWorkers(s)
 	}
-	out.addWorkers(s)
 	// Fewer than half of the breakers are closed. If none is, the check of the proxies says so already.
 	if all, closed := sumOf(s.Breakers), s.Breakers["closed"]; all > 0 && closed*2 < all && closed > 0 {
 		out.add("warn", "%d of %d proxies rest: gofer proxies ls says why; when they work again, gofer breakers reset --all tests them at once", all-closed, all)
 	}
 	out.addQueues(s.Queues)
-	out.addSites(s.Sites)
+	out.addSites(s)
 	out.addDead(s.Dead)
 	// "bad" sorts before "warn". The sort is stable, so each level keeps the order from the worker's checks to the sites.
 	slices.SortStableFunc(out, func(a, b Problem) int { return cmp.Compare(a.Level, b.Level) })
@@ -99,7 +109,7 @@ func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 	return out
 }
 
-// problemList collects problems. It is made empty rather than nil, because the page gets it as an array.
+// problemList collects problems. It is made empty and not nil, because the page expects an array.
 type problemList []Problem
 
 func (p *problemList) add(level, format string, args ...any) {
@@ -122,9 +132,10 @@ func (p *problemList) addWorkers(s *Snapshot) {
 // addQueues adds the queues whose jobs are not taken. A pause is intended, so it is only a warning.
 func (p *problemList) addQueues(queues []Queue) {
 	for _, q := range queues {
+		open := q.Queued + sumOf(q.Waiting) // a job that waits for its time needs a worker then
 		switch {
-		case !q.Served && q.Queued > 0:
-			p.add("bad", "queue %s: no worker serves it, and %s: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue %[1]s ends its jobs", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
+		case !q.Served && open > 0:
+			p.add("bad", "queue %s: no worker serves it, and %s: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue %[1]s ends its jobs", q.Queue, countOf(int(open), "job waits", "jobs wait"))
 		case q.Paused:
 			p.add("warn", "queue %s is paused, and %s: gofer resume %[1]s", q.Queue, countOf(int(q.Queued), "job waits", "jobs wait"))
 		}
@@ -134,18 +145,22 @@ func (p *problemList) addQueues(queues []Queue) {
 	}
 }
 
-// addSites adds one problem for all sites that rest: many of them often rest for one cause.
-func (p *problemList) addSites(sites []Site) {
-	var resting []string
-	for _, site := range sites {
-		if site.rests() {
-			resting = append(resting, site.Site)
-		}
+// addSites adds one problem for all sites that rest: many of them often rest for one cause. Whether jobs wait for a site is what
+// the fleet has counted: a site may rest that no job needs any more.
+func (p *problemList) addSites(s *Snapshot) {
+	waiting := uint64(0)
+	for _, q := range s.Queues {
+		waiting += q.Waiting[jobs.StateSiteDown]
 	}
-	if len(resting) > 0 {
-		p.add("warn", "%s not answer, and jobs for it wait: %s: gofer sites show %s says why; once it answers, gofer sites reset %[3]s ends its rest",
-			countOf(len(resting), "site does", "sites do"), firstOf(resting, 3), text.Printable(resting[0]))
+	if len(s.resting) == 0 {
+		return
 	}
+	what := countOf(len(s.resting), "site does", "sites do") + " not answer"
+	if waiting > 0 {
+		what += ", and " + countOf(int(waiting), "job waits for its site", "jobs wait for their site")
+	}
+	p.add("warn", "%s: %s: gofer sites show %s says why; once it answers, gofer sites reset %[3]s ends its rest",
+		what, firstOf(s.resting, 3), text.Printable(s.resting[0]))
 }
 
 // manyDead is how many dead letters are a problem, if the newest of their kind is of the last hour.
@@ -171,10 +186,15 @@ func (p *problemList) addDead(groups []DeadGroup) {
 	if worst.Site != "" {
 		cause += " for " + worst.Site
 	}
-	p.add("warn", "%d jobs have failed for good within two weeks, the latest within the hour, the most as %s: gofer dead ls says why; when the cause is gone, gofer dead replay --reason %s runs those again", count, text.Printable(cause), text.Printable(worst.Reason))
+	remedy := "when the cause is gone, gofer dead replay --reason " + text.Printable(worst.Reason) + " runs those again"
+	// A replay publishes the same bytes.
+	if worst.Reason == jobs.ErrInvalidJob {
+		remedy = "correct what publishes them; gofer dead purge --reason invalid_job removes them"
+	}
+	p.add("warn", "%d jobs have failed for good within two weeks, the latest within the hour, the most as %s: gofer dead ls says why; %s", count, text.Printable(cause), remedy)
 }
 
-func sumOf(counts map[string]int) (sum int) {
+func sumOf[N int | uint64](counts map[string]N) (sum N) {
 	for n := range maps.Values(counts) {
 		sum += n
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -169,6 +170,66 @@ func TestAWorkerThatNoLongerAnswersIsNamed(t *testing.T) {
 	})
 }
 
+// TestALateAnswerOfTheFleetIsNoFallOfTheRate has a fleet of steady jobs that answers one question and then none in time.
+func TestALateAnswerOfTheFleetIsNoFallOfTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		w := newWorker(t, func(c *admin.Config) {
+			c.Fleet = func(ctx context.Context, recent, _ int) ([]admin.Worker, error) {
+				if asked++; asked > 1 {
+					<-ctx.Done()
+					return nil, ctx.Err()
+				}
+				steady := admin.Worker{Worker: "w1", Ready: true}
+				for i := range recent {
+					var step rollup.Step
+					step.At, step.Classes.Status2xx = time.Now().Unix()/5*5-int64(5*(i+1)), 100
+					steady.Recent = append(steady.Recent, step)
+				}
+				return []admin.Worker{steady}, nil
+			}
+		})
+		rate := func() int64 { s := w.firstNow(t); return s.Recent.Jobs[len(s.Recent.Jobs)-1][0] }
+		for began := time.Now(); time.Since(began) < 14*time.Second; time.Sleep(300 * time.Millisecond) {
+			if got := rate(); got != 100 {
+				t.Fatalf("%s after the answer: got %d jobs in the last step, want 100", time.Since(began), got)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if got := rate(); got != 0 || asked < 2 {
+			t.Errorf("after 24 s without an answer: got %d jobs in the last step, %d questions; want none", got, asked)
+		}
+	})
+}
+
+// TestAWorkerWithoutNATSAccusesNoOther: none of them can answer it.
+func TestAWorkerWithoutNATSAccusesNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lost error
+		w := newWorker(t, func(c *admin.Config) {
+			both := fleetOf(admin.Worker{Worker: "w1", Ready: true}, admin.Worker{Worker: "w2", Ready: true})
+			c.Sites = nil
+			c.Ready = func() []admin.Check { return []admin.Check{{Name: "nats", OK: lost == nil, Detail: "not connected"}} }
+			c.Fleet = func(ctx context.Context, recent, minutes int) ([]admin.Worker, error) {
+				list, _ := both(ctx, recent, minutes)
+				if lost != nil {
+					list = list[:1] // itself
+				}
+				return list, nil
+			}
+		})
+		w.firstNow(t)
+		lost = errors.New("lost")
+		time.Sleep(6 * time.Second)
+		w.firstNow(t)
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if s := w.firstNow(t); len(s.Problems) != 1 || s.Problems[0].Text != "nats: not connected" || !s.Workers[0].Silent {
+			t.Errorf("without NATS: got problems %+v, workers %+v; want the connection alone", s.Problems, s.Workers)
+		}
+	})
+}
+
 func TestProblemsAreSentencesTheWorstFirst(t *testing.T) {
 	gauges := someGauges()
 	gauges.Backlog = func() map[string]metrics.Backlog { return map[string]metrics.Backlog{"low": {Paused: true}} }
@@ -184,7 +245,7 @@ func TestProblemsAreSentencesTheWorstFirst(t *testing.T) {
 	}
 	want := []string{
 		"bad results: the stream is full", "warn the other workers cannot be asked: no responders", "warn queue low is paused, and 0 jobs wait: gofer resume low",
-		"warn 1 site does not answer, and jobs for it wait: shop.test: gofer sites show shop.test says why; once it answers, gofer sites reset shop.test ends its rest",
+		"warn 1 site does not answer: shop.test: gofer sites show shop.test says why; once it answers, gofer sites reset shop.test ends its rest",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("problems: got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -227,7 +288,7 @@ func TestQueuesSayWhatTheirJobsWaitFor(t *testing.T) {
 		c.Operator.Queues = func(context.Context) (any, error) {
 			return map[string]any{"queues": []map[string]any{
 				{
-					"queue": "low", "served": true, "queued": 3, "no_proxy": 150, "oldest_seconds": map[string]float64{"queued": 2, "no_proxy": 63.4},
+					"queue": "low", "served": true, "pulls": 1, "queued": 3, "no_proxy": 150, "oldest_seconds": map[string]float64{"queued": 2, "no_proxy": 63.4},
 					"reasons": []map[string]any{{"state": "no_proxy", "jobs": 150, "detail": "captcha.test has banned 31 of 37"}},
 				},
 				{"queue": "misspelt", "queued": 1},
@@ -244,10 +305,49 @@ func TestQueuesSayWhatTheirJobsWaitFor(t *testing.T) {
 	}
 	want := []string{
 		"bad queue misspelt: no worker serves it, and 1 job waits: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs",
-		"warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37: gofer proxies ls says how each proxy stands; gofer proxies add URL adds another one",
+		"warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37: gofer proxies ls shows the state of each proxy; gofer proxies add URL adds another one",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("problems: got %q, want %q", got, want)
+	}
+}
+
+// TestAQueueIsServedWhileAWorkerAsksForJobsOrNamesIt: what a killed worker held is no evidence, nor are its last words.
+func TestAQueueIsServedWhileAWorkerAsksForJobsOrNamesIt(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.Sites = nil
+		c.Fleet = func(context.Context, int, int) ([]admin.Worker, error) {
+			return []admin.Worker{{Worker: "w1", Ready: true, Queues: []string{"named"}}, {Worker: "w2", Draining: true, Queues: []string{"drained"}}}, nil
+		}
+		c.Operator.Queues = func(context.Context) (any, error) {
+			return map[string]any{"queues": []map[string]any{
+				{"queue": "pulled", "served": true, "pulls": 1}, {"queue": "named"}, {"queue": "drained", "served": true, "delayed": 2}, {"queue": "killed", "served": true, "running": 3},
+			}}, nil
+		}
+	})
+	s := w.first(t, "")
+	served := map[string]bool{}
+	for _, q := range s.Queues {
+		served[q.Queue] = q.Served
+	}
+	if want := map[string]bool{"pulled": true, "named": true, "drained": false, "killed": false}; !maps.Equal(served, want) {
+		t.Errorf("served: got %v, want %v", served, want)
+	}
+	if len(s.Problems) != 1 || !strings.HasPrefix(s.Problems[0].Text, "queue drained: no worker serves it, and 2 jobs wait") {
+		t.Errorf("problems: got %+v, want the jobs that nobody will take at their time", s.Problems)
+	}
+}
+
+func TestTheJobsThatWaitForASiteAreThoseCounted(t *testing.T) {
+	for count, want := range map[int]string{0: "1 site does not answer: shop.test", 1: "1 site does not answer, and 1 job waits for its site: shop.test", 5: "1 site does not answer, and 5 jobs wait for their site: shop.test"} {
+		w := newWorker(t, func(c *admin.Config) {
+			c.Operator.Queues = func(context.Context) (any, error) {
+				return map[string]any{"queues": []map[string]any{{"queue": "low", "served": true, "pulls": 1, "delayed": 9, "site_down": count}}}, nil
+			}
+		})
+		if s := w.first(t, ""); len(s.Problems) != 1 || !strings.HasPrefix(s.Problems[0].Text, want) {
+			t.Errorf("%d jobs wait: got %+v, want %q", count, s.Problems, want)
+		}
 	}
 }
 
@@ -319,6 +419,8 @@ func TestJobsThatFailByNowAreAProblem(t *testing.T) {
 		"old": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 500, Newest: now.Add(-2 * time.Hour)}}, ""},
 		"many": {[]admin.DeadGroup{{Reason: "no_proxy", Queue: "low", Count: 5, Newest: now}, {Reason: "site_down", Queue: "default", Site: "shop.test", Count: 15, Newest: now}},
 			"20 jobs have failed for good within two weeks, the latest within the hour, the most as site_down in queue default for shop.test: gofer dead ls says why; when the cause is gone, gofer dead replay --reason site_down runs those again"},
+		"broken": {[]admin.DeadGroup{{Reason: "invalid_job", Queue: "low", Count: 20, Newest: now}},
+			"20 jobs have failed for good within two weeks, the latest within the hour, the most as invalid_job in queue low: gofer dead ls says why; correct what publishes them; gofer dead purge --reason invalid_job removes them"},
 	} {
 		w := newWorker(t, func(config *admin.Config) {
 			config.Sites = nil

@@ -20,7 +20,7 @@ type bound struct {
 }
 
 // durationBound is the bound of a variable that holds a duration; false for any other variable. check and fill both use it, so
-// that a text that is no duration and a duration out of range are told the same bound.
+// that a text that is no duration and a duration out of range get the same bound.
 func durationBound(name string) (bound, bool) {
 	const day = 24 * time.Hour
 	const upTo = "above 0s and at most 2562047h"

@@ -103,8 +103,9 @@ func ownByMachine() []string {
 	return []string{"GOFER_WORKER_NAME", "GOFER_HTTP_ADDR", "GOFER_EMBEDDED_ADDR", "GOFER_DATA_DIR", "GOFER_NATS_URL"}
 }
 
-// Hash tells two configurations apart: equal hashes mean equal values of all variables that a fleet shares. A metric shows it, so
-// that a worker with an old configuration stands out. It holds nothing of a secret, for short ones could be guessed from it.
+// Hash distinguishes two configurations: equal hashes mean equal values of all variables that a fleet shares. A metric shows
+// it, so that a worker with an old configuration stands out. It holds nothing of a secret, for short ones could be guessed from
+// it.
 func (c *Config) Hash() string {
 	// The order of Variables is fixed, and %q separates values that hold line ends.
 	sum := sha256.New()
@@ -114,6 +115,6 @@ func (c *Config) Hash() string {
 			fmt.Fprintf(sum, "%s=%q\n", v.Name, value)
 		}
 	}
-	// Six bytes tell the configurations of one fleet apart; the hash protects nothing.
+	// Six bytes distinguish the configurations of one fleet; the hash protects nothing.
 	return hex.EncodeToString(sum.Sum(nil)[:6])
 }

@@ -85,7 +85,7 @@ func (env Environment) readContext(name string) (Environment, error) {
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return nil, errors.New("not the name of a context, which has no slashes and does not begin with a dot")
 	}
-	data, err := os.ReadFile(filepath.Join(dir, name+".json"))
+	data, err := readSecret(filepath.Join(dir, name+".json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no such context in %s; %s", dir, knownContexts(dir))
 	}

@@ -24,7 +24,8 @@ func (c *Config) ReadProxies() ([]proxylist.Proxy, error) {
 	if reasons := append(linesOf("GOFER_PROXIES", err), linesOf("GOFER_PROXIES_FILE", fileErr)...); len(reasons) > 0 {
 		return nil, &Error{Reasons: reasons}
 	}
-	return union(listed, filed), nil
+	// The file wins, because the variable cannot be edited while a worker runs.
+	return proxylist.Join(listed, filed), nil
 }
 
 // splitProxies splits GOFER_PROXIES at line ends, and at a comma only before the scheme of the next proxy: tags and passwords may
@@ -52,7 +53,7 @@ func (c *Config) filedProxies() ([]proxylist.Proxy, error) {
 	if c.ProxiesFile == "" {
 		return nil, nil
 	}
-	data, err := readFile(c.ProxiesFile, 0, maxProxiesFile)
+	data, err := text.ReadFile(c.ProxiesFile, 0, maxProxiesFile)
 	if err != nil {
 		return nil, err
 	}
@@ -77,25 +78,8 @@ func linesOf(source string, err error) (lines []string) {
 	return lines
 }
 
-// JoinProxies is the pool of a worker without the fleet's bucket: own are the proxies of environment and file, and win over those
-// that were fetched.
-func JoinProxies(own, fetched []proxylist.Proxy) []proxylist.Proxy { return union(fetched, own) }
-
-// union is a followed by what b adds. A proxy that both name has the place of a and the settings of b. So the file wins over the
-// variable, which cannot be edited while a worker runs, and both win over the list of a URL, which somebody else
-// may write. Two proxies are the same if their IDs are equal. Neither a nor b is changed.
-func union(a, b []proxylist.Proxy) []proxylist.Proxy {
-	out := make([]proxylist.Proxy, 0, len(a)+len(b))
-	at := make(map[string]int, len(a)+len(b))
-	for _, list := range [][]proxylist.Proxy{a, b} {
-		for _, p := range list {
-			if i, known := at[p.ID]; known {
-				out[i] = p
-				continue
-			}
-			at[p.ID] = len(out)
-			out = append(out, p)
-		}
-	}
-	return out
+// JoinProxies returns the pool of a worker without the fleet's bucket. own are the proxies of environment and file. They win
+// over the fetched ones, because somebody else may write that list.
+func JoinProxies(own, fetched []proxylist.Proxy) []proxylist.Proxy {
+	return proxylist.Join(fetched, own)
 }

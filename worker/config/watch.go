@@ -119,12 +119,10 @@ func (w *proxyWatch) followURL(ctx context.Context, list *remoteList, every time
 			retry = min(firstRetry, every)
 		}
 		// The workers of a fleet begin together, and must not ask together for ever.
-		timer := time.NewTimer(wait - rand.N(wait/10+1))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-time.After(wait - rand.N(wait/10+1)):
 		}
 	}
 }

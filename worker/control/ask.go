@@ -15,17 +15,19 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// How long the answers of a fleet are waited for. Nobody knows how many there will be: once the first one has come, a
-// while without another ends it. That while grows with the way to the fleet, which the first answer has measured.
+// How long Ask waits for the answers of a fleet. Nobody knows how many will come. After the first answer, quietFor without
+// another one ends the wait. quietFor is extended by twice the time of the first answer, which measures the way to the fleet.
+// Whoever may answer could go on for ever, so the wait after the first answer ends after ten times that, or after longestWait.
 const (
 	firstAnswer = 3 * time.Second
 	quietFor    = 300 * time.Millisecond
+	longestWait = 15 * time.Second
 )
 
-// ErrNoWorkers tells that nobody answers: no worker runs, or none that was meant.
+// ErrNoWorkers means that nobody answers: no worker runs, or not the one that was asked.
 var ErrNoWorkers = errors.New("no worker answers")
 
-// ErrUnknownVerb is an ErrNoWorkers: nobody listens to the verb. If workers run, they are older than it.
+// ErrUnknownVerb is an ErrNoWorkers: nobody listens to the verb. Workers that run are of a version without it.
 var ErrUnknownVerb = fmt.Errorf("%w", ErrNoWorkers)
 
 // RefusedError is a worker's refusal.
@@ -48,15 +50,15 @@ func Ask[T any](ctx context.Context, nc *nats.Conn, subject string, request any,
 	return answers, nil
 }
 
-// Silent is a worker that runs, and that does not answer in time or does not know the verb.
+// Silent is a worker that runs, and either does not answer in time or does not know the verb.
 type Silent struct {
 	Worker  string `json:"worker"`
 	Version string `json:"version"`
 }
 
-// AskAll asks the whole fleet for a verb as Ask does, and names the workers that are missing in the answers. It knows them by the
-// ping of the micro protocol, which workers of every version answer. It waits for the pings no longer than for the answers. A
-// worker that answers neither is not known. With ErrNoWorkers and ErrUnknownVerb it names the workers that run, if there are any.
+// AskAll asks the whole fleet for a verb as Ask does, and also returns the workers that did not answer. It finds these by the
+// ping of the micro protocol, which workers of every version answer. It waits for the pings no longer than for the answers. It
+// does not know a worker that answers neither. With ErrNoWorkers and ErrUnknownVerb it also returns the silent workers.
 func AskAll[T any](ctx context.Context, nc *nats.Conn, n jobs.Names, verb string, request any) (answers []T, silent []Silent, err error) {
 	pings, err := nc.SubscribeSync(nc.NewInbox())
 	if err != nil {
@@ -84,8 +86,8 @@ func AskAll[T any](ctx context.Context, nc *nats.Conn, n jobs.Names, verb string
 	if err != nil && !errors.Is(err, ErrNoWorkers) {
 		return nil, nil, err
 	}
-	// With an answer nothing is waited for. Without one, the pings are on their way: the server may have said at once that nobody
-	// listens to the verb.
+	// If an answer came, the pings have come, too. Without an answer they may still be on their way, because the server reports
+	// at once that nobody listens to the verb.
 	patience := time.Duration(0)
 	if len(answers) == 0 {
 		patience = quietFor
@@ -93,12 +95,14 @@ func AskAll[T any](ctx context.Context, nc *nats.Conn, n jobs.Names, verb string
 	return answers, missing(ctx, pings, heard, patience), err
 }
 
-// missing returns who answered the ping and is not among those that were heard, by name.
+// missing returns the workers that answered the ping and are not in heard, sorted by name.
 func missing(ctx context.Context, pings *nats.Subscription, heard map[string]int, patience time.Duration) (list []Silent) {
+	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
 	for {
 		wait := patience
 		if n, _, err := pings.Pending(); err == nil && n > 0 {
-			wait = time.Second // a context that has ended brings not even what is there
+			wait = time.Second // with a wait of zero, not even an answer that is there would be read
 		}
 		if wait == 0 {
 			break
@@ -117,8 +121,8 @@ func missing(ctx context.Context, pings *nats.Subscription, heard map[string]int
 	return list
 }
 
-// ask sends a request and uses the answers until no more come, or limit of them if it is not zero. The first error of use
-// ends it.
+// ask sends a request and calls use for each answer, until no more answers come or the wait is over, or for limit answers if
+// limit is not zero. The first error of use ends it.
 func ask(ctx context.Context, nc *nats.Conn, subject string, request any, limit int, use func(*nats.Msg) error) error {
 	data, err := json.Marshal(request)
 	if err != nil {
@@ -133,7 +137,7 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, request any, limit 
 	if err := nc.PublishRequest(subject, sub.Subject, data); err != nil {
 		return fmt.Errorf("ask %s: %w", subject, err)
 	}
-	answers, patience := 0, firstAnswer
+	answers, patience, end, isOver := 0, firstAnswer, time.Time{}, false
 	for limit == 0 || answers < limit {
 		msg, err := nextAnswer(ctx, sub, patience)
 		switch {
@@ -151,13 +155,24 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, request any, limit 
 		}
 		if answers == 0 {
 			patience = quietFor + 2*time.Since(asked)
+			end = time.Now().Add(min(10*patience, longestWait))
 		}
 		answers++
+		if left := time.Until(end); left > 0 {
+			patience = min(patience, left)
+		} else if !isOver {
+			// The answers that have come are read, however long that takes: a large fleet has large answers.
+			come, _, _ := sub.Pending()
+			isOver, patience = true, quietFor
+			if limit == 0 || answers+come < limit {
+				limit = answers + come
+			}
+		}
 	}
 	return nil
 }
 
-// nextAnswer waits for an answer for patience at most. Errors: nats.ErrTimeout, nats.ErrNoResponders if nobody listens to
+// nextAnswer waits for an answer, at most for patience. Errors: nats.ErrTimeout, nats.ErrNoResponders if nobody listens to
 // the verb, and ctx's cause.
 func nextAnswer(ctx context.Context, sub *nats.Subscription, patience time.Duration) (*nats.Msg, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, patience, nats.ErrTimeout)

@@ -1,5 +1,5 @@
-// Package control is the NATS face of a worker: a micro service, so that `nats micro ls`, `info` and `stats` show the
-// fleet, and verbs that any NATS client can ask for. What the verbs do is given to it as functions.
+// Package control lets NATS clients ask and steer workers. A worker is a NATS micro service, so that `nats micro ls`, `info` and
+// `stats` show the fleet. The service answers verbs. Functions in its Config do what the verbs ask for.
 package control
 
 import (
@@ -17,8 +17,9 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// The verbs. Every worker answers Workers, Breakers, ResetBreakers, Sites and ResetSite, and Proxies unless the request names
-// one; only the named one Drain; any one the others, for the answer is the same everywhere.
+// The verbs. Every worker answers Workers, Breakers, ResetBreakers, Sites and ResetSite. Every worker answers Proxies, unless the
+// request names one. Only the worker that the request names answers Drain. One worker answers each of the other verbs, because
+// their answers are the same everywhere.
 const (
 	Workers       = "workers"
 	Breakers      = "breakers"
@@ -33,51 +34,50 @@ const (
 	ResetSite     = "sites.reset"
 )
 
-// The scopes of rollups.
+// The scopes of Rollups.
 const (
 	ScopeCluster = "cluster"
 	ScopeWorker  = "worker"
 )
 
-// Subject is where a verb of the installation is asked for.
+// Subject returns the subject of a verb.
 func Subject(n jobs.Names, verb string) string { return n.Prefix() + ".ctl." + verb }
 
-// Config is what a service is made of. All fields but Version and Log are required. The functions are called from
-// several goroutines, each verb's one call after the other.
+// Config configures a Service. All fields but Version and Log are required. Functions of different verbs may be called at the
+// same time, those of one verb one after the other.
 type Config struct {
 	Names jobs.Names
 	// Worker is this worker's name.
 	Worker string
-	// Version is the program's; one that is not a semantic version is shown as 0.0.0 in the service's identity, which
-	// takes nothing else.
+	// Version is that of the program. NATS accepts only a semantic version, so another one is shown as 0.0.0 by `nats micro`.
 	Version string
 	Log     *slog.Logger // nil discards
 
-	// Status is how this worker stands; Worker and Version are filled in here.
+	// Status returns the state of this worker; the service fills in Worker and Version.
 	Status func() Status
-	// Steps are what ended here in the newest whole steps of a width, oldest first.
+	// Steps returns what ended here in the newest whole steps of a width, oldest first.
 	Steps func(width time.Duration, count int) []rollup.Step
-	// Breakers are this worker's, in the words of its HTTP API: a value for the field circuit_breakers. Those that are
-	// not closed come first, and total counts the ones that were left out, too.
-	Breakers func(most int) (list any, total int)
-	// Proxies is this worker's pool, without its name: the whole in numbers, and as many proxies as use takes, in the order that
-	// the request asks for.
+	// Breakers returns at most limit breakers of this worker, as its HTTP API shows them in the field circuit_breakers. Those
+	// that are not closed come first. total counts all breakers.
+	Breakers func(limit int) (list any, total int)
+	// Proxies returns the numbers of this worker's pool, without the worker's name. It calls use for each proxy, in the order
+	// that the request asks for, until use returns false.
 	Proxies func(r ProxiesRequest, use func(Proxy) bool) ProxiesResponse
-	// ResetBreaker closes the breaker of one proxy here, or all of them if proxy is empty, and returns how many proxies
-	// that were; none means that the proxy is unknown.
+	// ResetBreaker closes the breaker of one proxy here, or all breakers if proxy is empty. It returns the number of these
+	// proxies; zero means that the proxy is unknown.
 	ResetBreaker func(proxy string) int
-	// Sites are the sites that this worker remembers, or the one that is named, in the words of its HTTP API: a value for the
-	// field sites. Those that rest come first, and total counts the ones that were left out, too.
-	Sites func(site string, most int) (list any, total int)
+	// Sites returns at most limit sites that this worker remembers, or only the named one, as its HTTP API shows them in the
+	// field sites. Resting sites come first. total counts all sites.
+	Sites func(site string, limit int) (list any, total int)
 	// ResetSite ends the rest of a site here, and reports whether the site is known.
 	ResetSite func(site string) bool
-	// Policy is the fleet's retry policy and since when it holds, zero for the one of the environment.
+	// Policy returns the fleet's retry policy and since when it applies; zero for the policy of the environment.
 	Policy func() (jobs.Policy, time.Time)
-	// Environment is the policy of this worker's environment, which fills in what a document in the bucket lacks.
+	// Environment is the policy of this worker's environment. It fills in the members that the policy in the bucket lacks.
 	Environment jobs.Policy
-	// Rollups are the newest hours, oldest first, of the scope asked for, and the scope that they have: a worker that
-	// knows only its own hours says so.
-	Rollups func(ctx context.Context, scope string, hours int) (points []rollup.Point, has string, err error)
+	// Rollups returns the newest hours, oldest first, and their scope. The scope may be another one than was asked for: a
+	// worker may know its own hours only.
+	Rollups func(ctx context.Context, scope string, hours int) (points []rollup.Point, actual string, err error)
 	// Drain begins what SIGTERM does, and returns at once.
 	Drain func()
 	// Pause and Resume stop and start a queue for the whole fleet.
@@ -90,7 +90,7 @@ type Service struct {
 	micro micro.Service
 }
 
-// verbTimeout bounds a verb that asks NATS: whoever asked for it must hear of it while it still listens.
+// verbTimeout bounds a verb that asks NATS. The answer has to come before the asking client gives up.
 const verbTimeout = firstAnswer - 500*time.Millisecond
 
 // Start adds the service to a connection. Stop it before the connection is closed.
@@ -103,7 +103,7 @@ func Start(nc *nats.Conn, cfg Config) (*Service, error) {
 	s.micro, err = micro.AddService(nc, micro.Config{
 		Name: cfg.Names.Prefix(), Version: semantic(cfg.Version), Description: "gofer workers: fetch jobs through rotating proxies",
 		Metadata: map[string]string{"worker": cfg.Worker},
-		// `nats micro stats` then knows how each worker stands without another question.
+		// `nats micro stats` shows the state of each worker.
 		StatsHandler: func(e *micro.Endpoint) any {
 			if e.Name == Workers {
 				return s.status()
@@ -124,8 +124,8 @@ func Start(nc *nats.Conn, cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// Stop takes the service off the connection. Requests that have come already are still answered; those that ask NATS
-// end with the connection at the latest.
+// Stop ends the service. Requests that have arrived are still answered. A request that asks NATS ends with the connection at the
+// latest.
 func (s *Service) Stop() error {
 	if err := s.micro.Stop(); err != nil {
 		return fmt.Errorf("stop control service: %w", err)
@@ -133,7 +133,7 @@ func (s *Service) Stop() error {
 	return nil
 }
 
-// semantic is version as micro wants it: without the v, and with nothing that https://semver.org does not allow.
+// semantic returns the version as micro demands it (https://semver.org), without a leading v; 0.0.0 for any other text.
 func semantic(version string) string {
 	version = strings.TrimPrefix(version, "v")
 	allowed := regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +

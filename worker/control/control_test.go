@@ -90,10 +90,13 @@ func (f *fleet) config(name, version string) control.Config {
 			return 1
 		},
 		Sites: func(site string, most int) (any, int) {
-			if site != "" {
+			switch site {
+			case "":
+				return []string{"one"}, most + 1
+			case "shop.test", "xn--bcher-kva.test:8443":
 				return []string{site}, 1
 			}
-			return []string{"one"}, most + 1
+			return []string{}, 0
 		},
 		ResetSite: func(site string) bool {
 			f.tell(name + " resets site " + site)
@@ -278,6 +281,8 @@ func TestRequestsThatMakeNoSenseAreRefusedWithAReason(t *testing.T) {
 		{control.ResetBreakers, `p1`, "400", "not valid"},
 		{control.ResetSite, ``, "400", "site is missing"},
 		{control.Sites, `{"proxy_id":"p1"}`, "400", "unknown field"},
+		{control.Sites, `{"site":"http://shop.test/\u001b[31m"}`, "400", `site: "http://shop.test/\x1b[31m" is not HOST or HOST:PORT`},
+		{control.ResetSite, `{"site":"shop.test:0"}`, "400", `"shop.test:0" is not HOST`},
 		{control.Drain, ``, "400", "worker is missing"},
 		{control.Rollups, `{"hours":169}`, "400", "1 to 168"},
 		{control.Rollups, `{"hours":-1}`, "400", "1 to 168"},
@@ -330,6 +335,41 @@ func TestAskEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// Whoever may listen to a verb may answer it for ever, with less than the quiet time between two answers.
+func TestAskEndsAlthoughAnswersGoOnForEver(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	nc := f.nats.Connect()
+	ctx, stop := context.WithCancel(t.Context())
+	var talkers sync.WaitGroup
+	defer talkers.Wait()
+	defer stop()
+	for _, subject := range []string{control.Subject(f.names, "workers"), "$SRV.PING." + f.names.Prefix()} {
+		_, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			talkers.Go(func() {
+				tick := time.NewTicker(50 * time.Millisecond)
+				defer tick.Stop()
+				for i := 0; ctx.Err() == nil; i++ {
+					_ = m.Respond(fmt.Appendf(nil, `{"worker":"w%d","id":"w%d"}`, i, i))
+					<-tick.C
+				}
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	bounded, cancel := context.WithTimeout(t.Context(), testenv.Patience)
+	defer cancel()
+	answers, _, err := control.AskAll[control.Status](bounded, f.nc, f.names, "workers", control.WorkersRequest{})
+	if err != nil || len(answers) == 0 {
+		t.Errorf("%d answers, %v; want those that came, and an end of the wait", len(answers), err)
+	}
+}
+
 func TestEveryWorkerShowsAndResetsItsSites(t *testing.T) {
 	f := newFleet(t, "a", "b")
 	type answer struct {
@@ -351,6 +391,23 @@ func TestEveryWorkerShowsAndResetsItsSites(t *testing.T) {
 	}
 	if got, want := f.heard(), []string{"a resets site shop.test", "b resets site shop.test"}; !slices.Equal(got, want) {
 		t.Errorf("the fleet did %v, want %v", got, want)
+	}
+}
+
+// TestSitesAreReadAsTheirNamesAreSpelt: jobs name a site in any spelling, and workers know it by one.
+func TestSitesAreReadAsTheirNamesAreSpelt(t *testing.T) {
+	f := newFleet(t, "a")
+	for written, want := range map[string]string{"SHOP.test.": "shop.test", "shop.test:443": "shop.test", "Bücher.test.:8443": "xn--bcher-kva.test:8443"} {
+		list, err := ask[struct {
+			Sites []string `json:"sites"`
+		}](f, control.Sites, control.SiteRequest{Site: written}, 1)
+		if err != nil || len(list) != 1 || !slices.Equal(list[0].Sites, []string{want}) {
+			t.Errorf("sites of %s = %v, %v; want %s", written, list, err, want)
+		}
+	}
+	got, err := ask[control.SiteReset](f, control.ResetSite, control.SiteRequest{Site: "Shop.Test:80"}, 1)
+	if err != nil || len(got) != 1 || !got[0].Known || got[0].Site != "shop.test" {
+		t.Errorf("reset = %+v, %v; want that of shop.test", got, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -14,29 +15,29 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// maxBreakers is how many breakers are in one answer: with ids of 64 letters they stay well below the megabyte that a
+// maxBreakers is how many breakers are in one answer. With ids of 64 letters the answer stays well below the megabyte that a
 // message may have.
 const maxBreakers = 2000
 
-// maxSites is how many sites are in one answer: with names of 260 letters and errors of 300 they stay below that megabyte.
+// maxSites is how many sites are in one answer. With names of 260 letters and errors of 300 the answer stays below that megabyte.
 const maxSites = 1000
 
-// errSilent keeps a worker from answering what was meant for another one.
+// errSilent keeps a worker from answering a request to another worker.
 var errSilent = errors.New("not for this worker")
 
-// badRequest is an error in a request. It goes back to the sender with the code 400.
+// badRequest is an error in a request. The sender gets it with the code 400.
 type badRequest struct{ reason string }
 
 func (e *badRequest) Error() string { return e.reason }
 
-// verb is one endpoint. Only one worker answers it unless all do.
+// verb is one endpoint.
 type verb struct {
 	name, does string
-	all        bool
+	all        bool // every worker gets the request; otherwise one of them does
 	answer     func(data []byte) (any, error)
 }
 
-// verbs lists the verbs with what they do, which "nats micro info" shows.
+// verbs lists the verbs. "nats micro info" shows what each does.
 func (s *Service) verbs() []verb {
 	return []verb{
 		{Workers, "how each worker stands", true, s.workers},
@@ -70,8 +71,7 @@ func (s *Service) addVerbs() error {
 	return nil
 }
 
-// handler answers with JSON, or with the error headers that micro's clients know. What changes something may be
-// published without asking for an answer.
+// handler answers with JSON, or with the error headers of the micro protocol. It also acts on a request without a reply subject.
 func (s *Service) handler(v verb) micro.HandlerFunc {
 	return func(r micro.Request) {
 		answer, err := v.answer(r.Data())
@@ -89,7 +89,7 @@ func (s *Service) handler(v verb) micro.HandlerFunc {
 	}
 }
 
-// code is the code of an error in the answer's headers, in the manner of HTTP.
+// code returns the code of an error for the answer's headers. The codes are those of HTTP.
 func code(err error) string {
 	if _, ok := errors.AsType[*badRequest](err); ok {
 		return "400"
@@ -97,8 +97,8 @@ func code(err error) string {
 	return "500"
 }
 
-// read reads a request's JSON. An empty request has no fields. Unknown fields are refused, because a misspelt one would
-// mean more than was meant.
+// read reads a request's JSON. An empty request has no fields. It refuses unknown fields: without a misspelt field, a request
+// could mean all proxies in place of one.
 func read[T any](data []byte) (T, error) {
 	var out T
 	if len(bytes.TrimSpace(data)) == 0 {
@@ -135,8 +135,8 @@ func (s *Service) status() Status {
 	return status
 }
 
-// breakers answers with this worker's breakers, as many as fit into a message or as the request says. It takes a request that it
-// does not understand for one without fields, because workers of earlier versions read none.
+// breakers answers with this worker's breakers, as many as fit into a message or as the request says. It ignores a request that
+// it cannot read, as workers of earlier versions ignore every one.
 func (s *Service) breakers(data []byte) (any, error) {
 	r, _ := read[BreakersRequest](data)
 	list, total := s.cfg.Breakers(bounded(r.Limit, maxBreakers))
@@ -180,12 +180,12 @@ func (s *Service) proxies(data []byte) (any, error) {
 	}{answer, list}, nil
 }
 
-// bounded is the limit of a request, and most if the request has none or a higher one.
-func bounded(limit, most int) int {
+// bounded returns the limit of a request, and maximum if the request has no limit or a higher one.
+func bounded(limit, maximum int) int {
 	if limit <= 0 {
-		return most
+		return maximum
 	}
-	return min(limit, most)
+	return min(limit, maximum)
 }
 
 // resetBreakers closes one breaker or all of them in this worker.
@@ -206,7 +206,19 @@ func (s *Service) sites(data []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, total := s.cfg.Sites(r.Site, bounded(r.Limit, maxSites))
+	names := []string{""} // all
+	if r.Site != "" {
+		if names, err = namesOf(r.Site); err != nil {
+			return nil, err
+		}
+	}
+	var list any
+	total := 0
+	for _, name := range names {
+		if list, total = s.cfg.Sites(name, bounded(r.Limit, maxSites)); total > 0 {
+			break
+		}
+	}
 	return struct {
 		Worker string `json:"worker"`
 		Total  int    `json:"total"`
@@ -223,7 +235,26 @@ func (s *Service) resetSite(data []byte) (any, error) {
 	if r.Site == "" {
 		return nil, &badRequest{"site is missing: the one whose rest ends"}
 	}
-	return SiteReset{Worker: s.cfg.Worker, Known: s.cfg.ResetSite(r.Site)}, nil
+	names, err := namesOf(r.Site)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if s.cfg.ResetSite(name) {
+			return SiteReset{Worker: s.cfg.Worker, Site: name, Known: true}, nil
+		}
+	}
+	return SiteReset{Worker: s.cfg.Worker}, nil
+}
+
+// namesOf returns the names in the spelling of the workers that a site stands for. What no site can be called is refused: it
+// would find nothing, which looks like an answer.
+func namesOf(site string) ([]string, error) {
+	names, err := jobs.SiteNames(site)
+	if err != nil {
+		return nil, &badRequest{fmt.Sprintf("site: %.200q is not HOST or HOST:PORT", site)}
+	}
+	return names, nil
 }
 
 // drain stops this worker if the request names it. Other workers do not respond.
@@ -281,7 +312,7 @@ func (s *Service) rollups(data []byte) (any, error) {
 func (s *Service) pause(data []byte) (any, error)  { return s.setPaused(data, true) }
 func (s *Service) resume(data []byte) (any, error) { return s.setPaused(data, false) }
 
-// setPaused pauses or resumes a queue for the whole fleet: the state is the consumer's, so any one worker can do it.
+// setPaused pauses or resumes a queue for the whole fleet. The consumer holds the state, so any worker can do it.
 func (s *Service) setPaused(data []byte, paused bool) (any, error) {
 	r, err := read[QueueRequest](data)
 	if err != nil {

@@ -14,33 +14,33 @@ type Status struct {
 	StartedAt time.Time `json:"started_at"`
 	// ConfigHash is equal for equal configurations; workers of earlier versions do not report it.
 	ConfigHash string `json:"config_hash,omitempty"`
-	// Slots is how many jobs it runs at once at most.
+	// Slots is how many jobs the worker runs at once at most.
 	Slots int `json:"slots"`
 	// InFlight is the number of running jobs by queue; a queue without any may be missing.
 	InFlight map[string]int `json:"in_flight"`
 	Draining bool           `json:"draining"`
-	// Ready is what /readyz says; Reasons tell in words what is missing. Workers of earlier versions leave out empty Reasons.
+	// Ready is what /readyz says. Reasons say what is missing. Workers of earlier versions leave out empty Reasons.
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons"`
 	// Proxies counts the pool by the state of the breaker: "closed", "open", "half_open".
 	Proxies map[string]int `json:"proxies"`
-	// ProxiesError is why a list of proxies cannot be read, so that an older one holds; empty if it can.
+	// ProxiesError is why a list of proxies cannot be read, so that the worker keeps an older list; empty if it can be read.
 	ProxiesError string  `json:"proxies_error,omitempty"`
 	Queues       []Queue `json:"queues"`
-	// Unusual are proxies whose share of 4xx at a site is far from that of the others there, at most MaxUnusual.
+	// Unusual are proxies whose share of 4xx at a site is far from that of other proxies there, at most MaxUnusual.
 	Unusual []UnusualProxy `json:"unusual_4xx,omitempty"`
-	// Domain is that of the JetStream that the worker takes jobs from; empty if it has none.
+	// Domain is the JetStream domain that the worker takes jobs from; empty if it has none.
 	Domain string `json:"domain,omitempty"`
 	// Unsettled are jobs that the worker holds and cannot settle, at most MaxUnsettled; UnsettledJobs counts all of them.
 	Unsettled     []Unsettled `json:"unsettled,omitempty"`
 	UnsettledJobs int         `json:"unsettled_jobs,omitempty"`
-	// Recent and Minutes are what ended here lately, in steps of rollup.ShortStep and rollup.LongStep; only who asks for them
-	// gets them.
+	// Recent and Minutes are what ended here lately, in steps of rollup.ShortStep and rollup.LongStep, if the request asks for
+	// them.
 	Recent  []rollup.Step `json:"recent,omitempty"`
 	Minutes []rollup.Step `json:"minutes,omitempty"`
 }
 
-// WorkersRequest asks for Workers. Workers of earlier versions take no notice of it.
+// WorkersRequest asks for Workers. Workers of earlier versions ignore its fields.
 type WorkersRequest struct {
 	// Recent and Minutes are how many of the newest whole steps the answer has; zero means none.
 	Recent  int `json:"recent,omitempty"`
@@ -59,7 +59,7 @@ type UnusualProxy struct {
 // MaxUnsettled is how many unsettled jobs are in one answer.
 const MaxUnsettled = 100
 
-// Unsettled is a job whose run has ended and whose result, or what else has to be stored of it, cannot be stored.
+// Unsettled is a job whose run has ended, and whose result or next attempt cannot be stored.
 type Unsettled struct {
 	Queue string    `json:"queue"`
 	ID    string    `json:"id"`
@@ -67,11 +67,11 @@ type Unsettled struct {
 	// Step is what fails, such as "store result", and Reason why.
 	Step   string `json:"step"`
 	Reason string `json:"reason"`
-	// Permanent tells that somebody has to change the server, the account or a stream.
+	// Permanent means that somebody has to change the server, the account or a stream.
 	Permanent bool `json:"permanent"`
 }
 
-// Running is the number of jobs that the worker runs.
+// Running returns the number of jobs that the worker runs.
 func (s Status) Running() (n int) {
 	for _, count := range s.InFlight {
 		n += count
@@ -79,13 +79,13 @@ func (s Status) Running() (n int) {
 	return n
 }
 
-// Queue is a queue that a worker serves, and what part of its slots it gets.
+// Queue is a queue that a worker serves, and the weight by which it gets slots.
 type Queue struct {
 	Queue  string `json:"queue"`
 	Weight int    `json:"weight"`
 }
 
-// BreakersRequest asks for Breakers. Workers of earlier versions take no notice of it.
+// BreakersRequest asks for Breakers. Workers of earlier versions ignore its fields.
 type BreakersRequest struct {
 	// Limit is how many breakers the answer has at most; zero means as many as fit into a message.
 	Limit int `json:"limit,omitempty"`
@@ -96,7 +96,7 @@ type ResetRequest struct {
 	ProxyID string `json:"proxy_id,omitempty"`
 }
 
-// ResetResponse is a worker's answer to ResetBreakers: of how many proxies it closed the breaker.
+// ResetResponse is a worker's answer to ResetBreakers: the number of proxies whose breaker it closed.
 type ResetResponse struct {
 	Worker  string `json:"worker"`
 	Proxies int    `json:"proxies"`
@@ -104,15 +104,15 @@ type ResetResponse struct {
 
 // ProxiesRequest asks for Proxies.
 type ProxiesRequest struct {
-	// Worker is the only one that answers, with its proxies in the order of its list. Empty means all workers; the proxies that
-	// are noted come first then.
+	// Worker is the only worker that answers, with its proxies in the order of its list. Empty means all workers: then the
+	// noted proxies come first.
 	Worker string `json:"worker,omitempty"`
-	// From is the place of the list of that worker at which the answer begins.
+	// From is the place in that list at which the answer begins, from 0 on.
 	From int `json:"from,omitempty"`
 }
 
-// ProxiesResponse is a worker's answer to Proxies. Its numbers are of the whole pool; if the request names the worker, only Total
-// is set of them.
+// ProxiesResponse is a worker's answer to Proxies. Its numbers are of the whole pool. If the request names the worker, Total is
+// the only number that is set.
 type ProxiesResponse struct {
 	Worker string `json:"worker"`
 	Total  int    `json:"total"`
@@ -122,9 +122,9 @@ type ProxiesResponse struct {
 	Noted int `json:"noted"`
 	// Pool is equal for pools of the same proxies, by their ids.
 	Pool string `json:"pool"`
-	// FailingSince is since when all proxies fail at once; nil if they do not.
+	// FailingSince is since when all proxies have failed at once; nil if they do not.
 	FailingSince *time.Time `json:"failing_since,omitempty"`
-	// Proxies are as many as the message takes.
+	// Proxies are as many proxies as fit into the message.
 	Proxies []Proxy `json:"proxies"`
 }
 
@@ -142,21 +142,21 @@ type Proxy struct {
 	Source string `json:"source"`
 	// State is that of the breaker, or "avoided" while another worker's finding makes the proxy the last resort.
 	State string `json:"state"`
-	// Reason is the code of the failure that opened the breaker, or who found an avoided proxy dead. Until is when the proxy is
-	// tried again; nil if that is not known.
+	// Reason is the code of the failure that opened the breaker, or the worker that found an avoided proxy dead. Until is when
+	// the proxy is tried again; nil if that is not known.
 	Reason string     `json:"reason"`
 	Until  *time.Time `json:"until"`
 	// Failures are those that count for the breaker now, and Threshold is how many open it.
 	Failures  int `json:"failures"`
 	Threshold int `json:"threshold"`
-	// Bans is at how many sites the proxy cools down now: they have banned it, or asked for a pause.
+	// Bans is the number of sites for which the proxy cools down now, because they have banned it or asked for a pause.
 	Bans     int `json:"bans"`
 	InFlight int `json:"in_flight"`
-	// ExitsTried counts the attempts through a gateway that say something about their exit, ExitsFailed those after which the
-	// exit counts as failed; since the worker started.
+	// ExitsTried counts the attempts through a gateway that showed whether their exit works, ExitsFailed those whose exit failed.
+	// Both count from the start of the worker.
 	ExitsTried  uint64 `json:"exits_tried,omitempty"`
 	ExitsFailed uint64 `json:"exits_failed,omitempty"`
-	// Unusual is where the proxy's share of 4xx is far from that of the others; nil if it is not, or if that is not known.
+	// Unusual is where the proxy's share of 4xx is far from that of other proxies; nil if there is no such site.
 	Unusual *rollup.Unusual `json:"unusual_4xx,omitempty"`
 }
 
@@ -165,7 +165,7 @@ func (p *Proxy) IsNoted() bool { return p.State != "closed" || p.Bans > 0 }
 
 // SiteRequest asks for Sites, where an empty site means all, or for ResetSite.
 type SiteRequest struct {
-	// Site is host and port, the default port left out.
+	// Site is host and port, read by jobs.SiteNames: with port 80 or 443 it may also mean the site without.
 	Site string `json:"site,omitempty"`
 	// Limit is how many sites the answer has at most; zero means as many as fit into a message. ResetSite ignores it.
 	Limit int `json:"limit,omitempty"`
@@ -174,7 +174,9 @@ type SiteRequest struct {
 // SiteReset is a worker's answer to ResetSite.
 type SiteReset struct {
 	Worker string `json:"worker"`
-	// Known tells that the worker remembers the site, which now does not rest there.
+	// Site is the site in the spelling of the workers; empty if it is not known, and from workers of an earlier version.
+	Site string `json:"site,omitempty"`
+	// Known means that the worker remembers the site. The site does not rest there any more.
 	Known bool `json:"known"`
 }
 
@@ -189,7 +191,7 @@ type DrainResponse struct {
 	Draining bool   `json:"draining"`
 }
 
-// PolicyResponse is the answer to Policy: the current retry policy, and since when the fleet has it; nil for the one of the
+// PolicyResponse is the answer to Policy: the current retry policy, and since when the fleet has it; nil for the policy of the
 // environment.
 type PolicyResponse struct {
 	jobs.Policy
@@ -202,12 +204,12 @@ type PolicyResponse struct {
 type RollupRequest struct {
 	// Hours is 1 to 168; zero means 24.
 	Hours int `json:"hours,omitempty"`
-	// Scope is ScopeCluster, also when empty, or ScopeWorker: those of the worker that happens to answer.
+	// Scope is ScopeCluster, which is the default, or ScopeWorker, the hours of whichever worker answers.
 	Scope string `json:"scope,omitempty"`
 }
 
-// RollupResponse is the answer to Rollups: one point an hour, oldest first, the running hour last. Scope is what they are of,
-// which is not what was asked for if the worker knows only its own.
+// RollupResponse is the answer to Rollups: one point for each hour, oldest first, the running hour last. Scope may be another one
+// than was asked for: a worker may know its own hours only.
 type RollupResponse struct {
 	Worker string         `json:"worker"`
 	Scope  string         `json:"scope"`

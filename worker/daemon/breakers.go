@@ -124,23 +124,26 @@ func (d *daemon) resetHere(proxy string) (reset int) {
 	return reset
 }
 
-// resetBreaker closes a proxy's breaker in every worker: here at once, so that who asks next sees it, and elsewhere by a message.
-// The message comes back to this worker as well, and finds nothing to do. Errors: bus.ErrUnreachable, after the reset here.
+// resetBreaker closes a proxy's breaker in this worker, also without a connection, and then in every other one. Errors: those of
+// broadcast.
 func (d *daemon) resetBreaker(ctx context.Context, proxy string) error {
-	// Here first: an operator without a connection still gets this worker's breaker closed.
 	d.resetHere(proxy)
+	return d.broadcast(ctx, control.ResetBreakers, control.ResetRequest{ProxyID: proxy})
+}
+
+// broadcast sends a verb to every worker and waits for no answer. It comes to this worker as well, which finds nothing left to
+// do. Errors: bus.ErrUnreachable without a connection, ctx's error if the server does not confirm the message.
+func (d *daemon) broadcast(ctx context.Context, verb string, request any) error {
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
 		return bus.ErrUnreachable
 	}
-	request, err := json.Marshal(control.ResetRequest{ProxyID: proxy})
+	data, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
-	// Published and not requested: every worker answers by itself, and the page shows this one.
-	if err := conn.nc.Publish(control.Subject(d.names, control.ResetBreakers), request); err != nil {
+	if err := conn.nc.Publish(control.Subject(d.names, verb), data); err != nil {
 		return err
 	}
-	// The flush tells whether the server has taken the message.
 	return conn.nc.FlushWithContext(ctx)
 }

@@ -1,5 +1,8 @@
 // Package daemon builds and runs a worker: it joins the loop, the fetcher, the pool of proxies, the fleet's settings, the HTTP
 // port and the control service. The program gofer runs one, and any Go program can embed one with Run.
+//
+// A worker needs a NATS server with JetStream. A program without one can start worker/natsserver in its own process. The worker
+// creates the streams, so submit jobs after it has called Config.Started: before that, a client gets client.ErrNotSetUp.
 package daemon
 
 import (
@@ -20,7 +23,7 @@ import (
 	"github.com/gofer-mq/gofer/worker/admin"
 )
 
-// DefaultURL is where a worker finds NATS if it is not told.
+// DefaultURL is where a worker connects if Config names no server.
 const DefaultURL = "nats://127.0.0.1:4222"
 
 // probeSlack is what a breaker's probe may take beyond the attempt's own timeout before its slot is given to another.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -96,18 +97,11 @@ const refusedRest = 10 * time.Minute
 func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
 	// It is made for each leadership, since another worker has counted in between. It reads all waiting
 	// jobs once.
-	counter := waiting.NewCounter(client, waiting.Config{Worker: d.cfg.Name})
+	s := &sharer{client: client, counter: waiting.NewCounter(client, waiting.Config{Worker: d.cfg.Name})}
 	failed := false
-	var kv jetstream.KeyValue // kept between two counts, because the server is asked for it
-	var shared time.Time
 	for ctx.Err() == nil {
 		began := time.Now()
-		var err error
-		if began.Sub(shared) > waiting.IdleEvery-waiting.Every/2 || !counter.IsUnchanged(ctx) {
-			if kv, err = d.shareCount(ctx, client, counter, kv); err == nil {
-				shared = began
-			}
-		}
+		err := s.share(ctx)
 		// One warning for each series of failures.
 		if err != nil && ctx.Err() == nil && !failed {
 			d.log.Warn("the fleet's jobs cannot be counted, trying again", "error", err)
@@ -121,22 +115,53 @@ func (d *daemon) shareCounts(ctx context.Context, client *bus.Client) {
 	}
 }
 
-// shareCount counts once, and returns the bucket for the next time; nil after an error.
-func (d *daemon) shareCount(ctx context.Context, client *bus.Client, counter *waiting.Counter, kv jetstream.KeyValue) (jetstream.KeyValue, error) {
+// sharer counts the jobs of the fleet and shares the numbers during one leadership.
+type sharer struct {
+	client  *bus.Client
+	counter *waiting.Counter
+	kv      jetstream.KeyValue // kept between two counts, because the server is asked for it; nil after an error
+	latest  waiting.Snapshot   // as it was shared last
+	// counted is when latest was counted, and shared when it was shared; zero before the first time.
+	counted, shared time.Time
+}
+
+// share counts and shares once. While the fleet is idle it mostly asks one question and does neither.
+func (s *sharer) share(ctx context.Context) error {
 	// A count over a million jobs takes several periods at first.
 	ctx, cancel := context.WithTimeout(ctx, 6*waiting.Every)
 	defer cancel()
-	s, err := counter.Count(ctx)
-	if err == nil && kv == nil {
-		kv, err = client.Bucket(ctx, "policy")
+	began := time.Now()
+	// Half a period less, as calls do not come at exact times.
+	isOver := func(since time.Time, period time.Duration) bool { return began.Sub(since) > period-waiting.Every/2 }
+	at, unchanged := s.counter.Unchanged(ctx)
+	if unchanged && !isOver(s.shared, waiting.IdleEvery) {
+		return nil
 	}
-	if err == nil {
-		err = waiting.Store(ctx, kv, s)
+	if unchanged && !isOver(s.counted, waiting.RecountEvery) {
+		s.latest.At = at
+	} else {
+		latest, err := s.counter.Count(ctx)
+		if err != nil {
+			return err
+		}
+		s.latest, s.counted = latest, began
 	}
-	if err != nil {
-		return nil, err
+	if err := s.store(ctx); err != nil {
+		s.kv = nil
+		return err
 	}
-	return kv, nil
+	s.shared = began
+	return nil
+}
+
+// store shares the latest numbers.
+func (s *sharer) store(ctx context.Context) (err error) {
+	if s.kv == nil {
+		if s.kv, err = s.client.Bucket(ctx, "policy"); err != nil {
+			return err
+		}
+	}
+	return waiting.Store(ctx, s.kv, s.latest)
 }
 
 // queues is how the queues of the fleet stand: what has been counted, with what the consumers know at this moment. All who
@@ -177,7 +202,21 @@ func (d *daemon) askQueues(ctx context.Context) (list queueList, err error) {
 			s = current
 		}
 	}
-	return queuesView(s, taken), nil
+	list = queuesView(s, taken)
+	for i := range list.Queues {
+		list.Queues[i].Served = d.isServed(&list.Queues[i].Queue)
+	}
+	return list, nil
+}
+
+// isServed reports whether a worker serves a queue at this moment: it asks for jobs or holds some, or it is this worker. A job of
+// a killed worker counts as held until its ack wait is over.
+func (d *daemon) isServed(q *waiting.Queue) bool {
+	if !q.Served || q.Pulls > 0 || q.Running > 0 {
+		return q.Served
+	}
+	conn := d.connected.Load()
+	return conn != nil && !conn.worker.IsDraining() && slices.Contains(d.cfg.Streams.Queues, q.Queue)
 }
 
 // counted is what the fleet has counted last, and when. If no worker shares it, this one counts itself, once at a time.
@@ -208,6 +247,8 @@ func (d *daemon) counted(ctx context.Context) (s waiting.Snapshot, taken time.Ti
 // queueView is a queue in the API.
 type queueView struct {
 	waiting.Queue
+	// Served says that a worker serves the queue at this moment, and not only that it has consumers.
+	Served bool `json:"served"`
 	// PausedUntil is null for a queue that is not paused.
 	PausedUntil   *time.Time         `json:"paused_until"`
 	Reasons       []waiting.Reason   `json:"reasons"`

@@ -49,7 +49,7 @@ type endedSearch struct {
 	filter admin.JobFilter
 	sites  []string // what filter.Site stands for
 	rows   []admin.Job
-	// cut tells that it has ended with enough rows, before it had looked at all messages.
+	// cut means that it has ended with enough rows, before it had looked at all messages.
 	cut bool
 	// looked is how many messages were read, of total.
 	looked, total uint64
@@ -84,8 +84,8 @@ func findJobs(ctx context.Context, c *client.Client, b *bus.Client, f admin.JobF
 }
 
 // listEnded lists the newest jobs with the outcome or the URL of the filter, the oldest of them first. Failed ones are found by
-// their dead letters first, which are fewer than results and are kept for longer, and then by their results: a letter may have been
-// replayed or purged. Of what ctx's end leaves out, Partial tells.
+// their dead letters first, which are fewer than results and are kept for longer, and then by their results: a letter may have
+// been replayed or purged. Of what ctx's end leaves out, Partial tells.
 func listEnded(ctx context.Context, c *bus.Client, f admin.JobFilter, limit int) (found admin.JobsFound, err error) {
 	letters, results := &endedSearch{bus: c, filter: f}, &endedSearch{bus: c, filter: f}
 	if f.Site != "" {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -50,21 +51,18 @@ func (d *daemon) enqueue(publish func(context.Context) error) {
 }
 
 // recordAttempt counts an attempt that ended, in the rollups and in the metrics. Reason is from a closed list.
-func (d *daemon) recordAttempt(queue string, a jobs.Attempt, bytes int64, reason string) {
-	fact := rollup.AttemptFact{
-		Queue: queue, Proxy: a.Proxy, Region: a.Region, Attempt: a.Attempt, Status: a.Status, Fault: a.Fault, Reason: reason,
-		Duration: a.Duration.Std(), Bytes: bytes,
-	}
+func (d *daemon) recordAttempt(a *jobs.Attempt, bytes int64, reason string) {
+	fact := rollup.AttemptFact{Proxy: a.Proxy, Status: a.Status, Fault: a.Fault, Reason: reason, Duration: a.Duration.Std(), Bytes: bytes}
 	// Both count the same fact, so their numbers agree.
 	d.book.AddAttempt(fact)
 	d.metrics.CountAttempt(fact)
 }
 
 // recordJob counts a job whose result was stored, under the policy that applied to it.
-func (d *daemon) recordJob(job jobs.Job, result jobs.Result) {
+func (d *daemon) recordJob(job *jobs.Job, result *jobs.Result) {
 	fact := rollup.JobFact{
 		// The policy is the one of now. It may have changed during the job, whose result does not name it.
-		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Status: result.Status, Detail: result.Detail, Policy: job.Retry.ApplyTo(d.policy()).Name(),
+		Queue: result.Queue, ID: result.ID, Outcome: result.Outcome, Error: result.Error, Status: result.Status, Detail: result.Detail, URL: cmp.Or(result.URL, job.URL), Policy: job.Retry.ApplyTo(d.policy()).Name(),
 		Attempts: result.AttemptCount, Duration: result.Duration, Bytes: result.Bytes,
 	}
 	d.book.AddJob(fact)

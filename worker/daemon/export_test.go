@@ -63,7 +63,12 @@ func NewJournal(log *slog.Logger) Journal { return Journal{newJournal(log)} }
 func (j Journal) AddRetry(e jobs.RetryEvent) { j.addRetry(e) }
 
 // AddJob is the journal's.
-func (j Journal) AddJob(r jobs.Result) { j.addJob(r) }
+func (j Journal) AddJob(r jobs.Result) { j.addJob(&r) }
 
 // Run is the journal's.
-func (j Journal) Run(ctx context.Context, proxies func() (bool, string)) { j.run(ctx, proxies) }
+func (j Journal) Run(ctx context.Context, proxies func() (usable, known bool, detail string)) {
+	j.run(ctx, func() proxyState {
+		usable, known, detail := proxies()
+		return proxyState{usable, known, detail}
+	})
+}

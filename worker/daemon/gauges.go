@@ -19,7 +19,7 @@ func (d *daemon) gauges() metrics.Gauges {
 	return metrics.Gauges{
 		Version: d.cfg.Version, Revision: d.cfg.Revision, ConfigHash: d.cfg.ConfigHash, Queues: d.cfg.Streams.Queues, Process: true,
 		Slots: func() int { return d.cfg.Concurrency },
-		// Fleet returns what is known and does not wait for the server; its second value tells whether that is
+		// Fleet returns what is known and does not wait for the server; its second value reports whether that is
 		// the fleet's.
 		Book:     func() *rollup.Book { book, _ := d.totals.Fleet(context.Background()); return book },
 		RTT:      func() time.Duration { return time.Duration(d.rtt.Load()) },

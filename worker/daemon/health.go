@@ -91,12 +91,12 @@ func (p *prober) probeAll(ctx context.Context) {
 
 // fetch fetches the page through one proxy, or through any if none is named. The fetcher reports the verdict to the pool, which
 // updates the breaker.
-func (p *prober) fetch(ctx context.Context, proxy string, attempts int) jobs.RunOutcome {
+func (p *prober) fetch(ctx context.Context, proxy string, attempts int) *jobs.RunOutcome {
 	job, soon := p.page, jobs.Duration(jobs.MinBaseDelay)
 	job.Proxy.ID = proxy
 	// The shortest delay that a policy may have: the second attempt of the check follows at once.
 	job.Retry = &jobs.Override{MaxAttempts: &attempts, BaseDelay: &soon}
-	o := p.fetcher.Do(ctx, job, jobs.Progress{})
+	o := p.fetcher.Do(ctx, &job, &jobs.Progress{})
 	// Nobody reads the body, so its memory is given back.
 	o.Release()
 	return o

@@ -17,6 +17,8 @@ const (
 	maxFailedLines = 60
 	// lookEvery is how often the journal looks whether proxies can be used.
 	lookEvery = 5 * time.Second
+	// firstLooks is how often it looks after the start, until it knows that.
+	firstLooks = lookEvery / 50
 )
 
 // journal logs what matters of jobs: a line for each that failed, and sums of the rest. A retry is a line at
@@ -54,7 +56,7 @@ func (j *journal) addRetry(e jobs.RetryEvent) {
 }
 
 // addJob notes a job whose result is stored.
-func (j *journal) addJob(r jobs.Result) {
+func (j *journal) addJob(r *jobs.Result) {
 	// Only failures have lines: a list of a million good jobs would fill the log.
 	if j.countJob(r.Outcome) {
 		traced(j.log, r.Trace).Info("job failed", "queue", r.Queue, "job", r.ID, "reason", r.Error, "detail", r.Detail, "attempts", r.AttemptCount, "proxy", r.Proxy)
@@ -80,11 +82,20 @@ func (j *journal) countJob(outcome string) (line bool) {
 	return line
 }
 
-// run logs sums, and whether proxies can be used when that changes, until ctx ends; then the sums of the rest.
-func (j *journal) run(ctx context.Context, proxies func() (usable bool, detail string)) {
-	summing, looking := time.NewTicker(sumEvery), time.NewTicker(lookEvery)
+// proxyState is whether proxies can be used, in words, and whether that is known for good: before every source has been read, a
+// pool without proxies says little.
+type proxyState struct {
+	usable, known bool
+	detail        string
+}
+
+// run logs sums, and whether proxies can be used when that changes, until ctx ends; then the sums of the rest. It says at once
+// that no proxy can be used when every source has been read, else after lookEvery.
+func (j *journal) run(ctx context.Context, proxies func() proxyState) {
+	summing, looking := time.NewTicker(sumEvery), time.NewTicker(firstLooks)
 	defer summing.Stop()
 	defer looking.Stop()
+	started, settled := time.Now(), false
 	// A worker begins with the assumption that proxies work, so the first line is about a change for the worse.
 	usable := true
 	for {
@@ -96,14 +107,21 @@ func (j *journal) run(ctx context.Context, proxies func() (usable bool, detail s
 		case <-summing.C:
 			j.logSum()
 		case <-looking.C:
-			now, detail := proxies()
-			switch {
-			case now && !usable:
-				j.log.Info("proxies can be used again", "detail", detail)
-			case !now && usable:
-				j.log.Warn("no proxy can be used, jobs wait", "detail", detail)
+			now := proxies()
+			if !settled {
+				if !now.known && time.Since(started) < lookEvery {
+					continue
+				}
+				settled = true
+				looking.Reset(lookEvery)
 			}
-			usable = now
+			switch {
+			case now.usable && !usable:
+				j.log.Info("proxies can be used again", "detail", now.detail)
+			case !now.usable && usable:
+				j.log.Warn("no proxy can be used, jobs wait", "detail", now.detail)
+			}
+			usable = now.usable
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // journal runs a journal until stop is called, whose log has no times.
-func journal(t *testing.T, proxies func() (bool, string)) (j daemon.Journal, log *testenv.Log, stop func()) {
+func journal(t *testing.T, proxies func() (usable, known bool, detail string)) (j daemon.Journal, log *testenv.Log, stop func()) {
 	t.Helper()
 	log = new(testenv.Log)
 	j = daemon.NewJournal(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -34,7 +34,7 @@ func journal(t *testing.T, proxies func() (bool, string)) (j daemon.Journal, log
 	}
 }
 
-func usable() (bool, string) { return true, "" }
+func usable() (bool, bool, string) { return true, true, "" }
 
 // TestRetriesAreSumsAndFailedJobsAreLines: a minute in which nothing happens has no line, and the end has the sums of the rest.
 func TestRetriesAreSumsAndFailedJobsAreLines(t *testing.T) {
@@ -89,10 +89,10 @@ func TestAWorkerWithoutProxiesWarnsOnce(t *testing.T) {
 			defer mu.Unlock()
 			ok = v
 		}
-		_, log, stop := journal(t, func() (bool, string) {
+		_, log, stop := journal(t, func() (bool, bool, string) {
 			mu.Lock()
 			defer mu.Unlock()
-			return ok, "no proxy is configured"
+			return ok, true, "no proxy is configured"
 		})
 		time.Sleep(time.Minute)
 		set(true)
@@ -106,4 +106,33 @@ func TestAWorkerWithoutProxiesWarnsOnce(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s", log, want)
 		}
 	})
+}
+
+// TestAWorkerWithoutProxiesWarnsAtOnceUnlessASourceMayBringSome: the bucket or a list by URL may still be on its way.
+func TestAWorkerWithoutProxiesWarnsAtOnceUnlessASourceMayBringSome(t *testing.T) {
+	for name, c := range map[string]struct {
+		known, usable  time.Duration // from when on; zero is never
+		silent, warned time.Duration // until and from when on; zero is never
+	}{
+		"every source is empty":     {time.Nanosecond, 0, 50 * time.Millisecond, 200 * time.Millisecond},
+		"the bucket comes later":    {time.Second, 0, 900 * time.Millisecond, 1200 * time.Millisecond},
+		"the bucket never comes":    {0, 0, 4900 * time.Millisecond, 5200 * time.Millisecond},
+		"the list comes with some":  {2 * time.Second, 2 * time.Second, time.Minute, 0},
+		"the list comes after that": {8 * time.Second, 8 * time.Second, 4900 * time.Millisecond, 5200 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			began := time.Now()
+			since := func(d time.Duration) bool { return d > 0 && time.Since(began) >= d }
+			_, log, stop := journal(t, func() (bool, bool, string) { return since(c.usable), since(c.known), "none" })
+			defer stop()
+			time.Sleep(c.silent)
+			if log.String() != "" {
+				t.Errorf("%s: after %s the log has\n%s", name, c.silent, log)
+			}
+			time.Sleep(max(0, c.warned-c.silent))
+			if want := c.warned > 0; strings.Contains(log.String(), "no proxy can be used, jobs wait") != want {
+				t.Errorf("%s: after %s the log has\n%s", name, c.warned, log)
+			}
+		})
+	}
 }

@@ -60,7 +60,7 @@ type bodyPreview struct {
 	// Text is empty if the body is no text.
 	Text  string `json:"text"`
 	Bytes int    `json:"bytes"`
-	// Truncated tells that Text is only the beginning.
+	// Truncated means that Text is only the beginning.
 	Truncated bool `json:"truncated"`
 }
 

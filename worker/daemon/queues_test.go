@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/testenv"
+	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/daemon"
 )
 
@@ -53,4 +55,28 @@ func TestManyViewersOfTheQueuesCostWhatOneCosts(t *testing.T) {
 	if paused() == nil {
 		t.Error("the queue is not paused in the answer that follows its pause")
 	}
+}
+
+// TestAQueueIsServedOnlyWhileAWorkerRuns: the consumers of a queue stay when its last worker has gone.
+func TestAQueueIsServedOnlyWhileAWorkerRuns(t *testing.T) {
+	server := testenv.StartNATS(t, nil)
+	r := run(t, daemon.Config{NATS: bus.Dial{URL: server.URL()}, Name: "w1"})
+	r.until("nats: connected")
+	served := func() map[string]bool {
+		_, answer := r.call("GET", "/queues", "")
+		queues, _ := answer["queues"].([]any)
+		out := map[string]bool{}
+		for _, q := range queues {
+			name, _ := q.(map[string]any)["queue"].(string)
+			out[name], _ = q.(map[string]any)["served"].(bool)
+		}
+		return out
+	}
+	other := run(t, daemon.Config{NATS: bus.Dial{URL: server.URL()}, Name: "w2", Queues: []worker.Queue{{Name: "other"}}})
+	both := map[string]bool{"default": true, "other": true}
+	testenv.Eventually(t, "both queues to be served", func() bool { return maps.Equal(served(), both) })
+	other.stop()
+	testenv.Eventually(t, "the queue of the worker that has ended to be unserved", func() bool {
+		return maps.Equal(served(), map[string]bool{"default": true, "other": false})
+	})
 }

@@ -29,14 +29,21 @@ func (d *daemon) ready() []admin.Check {
 	if !conn.nc.IsConnected() {
 		pullError = errDisconnected // what the server said last explains nothing any more
 	}
+	// Without a connection these are the answers of before.
+	known := func(good string) string {
+		if !conn.nc.IsConnected() {
+			return "not known without NATS; before it was lost: " + good
+		}
+		return good
+	}
 	return []admin.Check{
 		check("nats", conn.nc.IsConnected(), "connected", "not connected to "+d.cfg.NATS.String()+", reconnecting: look whether nats-server runs there, and start it"),
 		d.errorCheck("consuming", pullError, "every queue is pulled from"+obeyedSettings(conn.worker.ObeyedSettings())),
-		d.errorCheck("streams", conn.worker.StreamsError(), "all there, and as gofer needs them"),
-		d.errorCheck("settings", d.settings.Err(), "the fleet's proxies, policy and denied hosts are known"),
+		d.errorCheck("streams", conn.worker.StreamsError(), known("all there, and as gofer needs them")),
+		d.errorCheck("settings", d.settings.Err(), known("the fleet's proxies, policy and denied hosts are known")),
 		d.proxyCheck(),
 		check("draining", !conn.worker.IsDraining(), "no", "draining: no new jobs are taken"),
-		d.errorCheck("results", conn.worker.StoreError(), "results are stored"),
+		d.errorCheck("results", conn.worker.StoreError(), known("results are stored")),
 	}
 }
 

@@ -113,7 +113,7 @@ func (d *daemon) handler(addr string) http.Handler {
 		Addr: addr, Token: d.cfg.AdminToken, Worker: d.cfg.Name, Version: d.cfg.Version, Log: d.log,
 		MaxStreams: min(64, ConnectionLimit()/2), Ready: d.ready, Pool: d.pool, Unusual: d.answers.Unusual, Book: d.book, Cluster: d.clusterBook, Fleet: d.fleetSample, Metrics: d.metrics, Policy: d.settings.Policy,
 		SetPolicy: d.setPolicy, ResetPolicy: d.resetPolicy, ResetBreaker: d.resetBreaker, Operator: d.operator(),
-		Sites: d.listSites, Site: d.findSite, ResetSite: d.resetSite,
+		Sites: d.listSites, Site: d.findSite, ResetSite: d.resetSite, FleetSites: d.sitesOfWorkers,
 	})
 }
 
@@ -157,7 +157,12 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 	tasks.Go(func() { d.publishOutbox(beside, last) })
 	tasks.Go(func() { d.measureRTT(beside, conn.nc) })
 	tasks.Go(func() {
-		d.journal.run(beside, func() (bool, string) { c := d.proxyCheck(); return c.OK, c.Detail })
+		d.journal.run(beside, func() proxyState {
+			// The sources first: what they bring meanwhile is in the check.
+			known := d.settings.Err() == nil && d.listRead.Load()
+			c := d.proxyCheck()
+			return proxyState{c.OK, known, c.Detail}
+		})
 	})
 	tasks.Go(func() { d.totals.Run(beside, last, conn.client) })
 	tasks.Go(func() { d.lookAfterWaiting(beside, conn.stream) })
@@ -187,10 +192,8 @@ func (d *daemon) work(ctx context.Context, conn *connection) error {
 
 // sleep waits for so long, or until ctx ends.
 func sleep(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(wait):
 	}
 }

@@ -3,7 +3,8 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"encoding/json"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// newFleetSites shares this worker's findings about sites with the fleet, and tells the leader of the fleet for which sites jobs
-// wait. It returns nil if Config keeps the findings: then each worker tests its sites itself, and jobs wait for a time.
+// newFleetSites shares this worker's findings about sites with the fleet, and reports to the leader of the fleet for which
+// sites jobs wait. It returns nil if Config keeps the findings: then each worker tests its sites itself, and jobs wait for a
+// time.
 func (d *daemon) newFleetSites() *fleet.Sites {
 	// A worker that keeps its findings to itself must not make others wait for its sites either.
 	if d.cfg.KeepFindings {
@@ -42,16 +44,20 @@ func (d *daemon) siteForRelease(name string) release.Site {
 	// A site that is not known has the zero status: its jobs go as the window allows. So do those of a new site that this
 	// worker does not ask: its own room says nothing then of the workers that do.
 	s, _ := d.sites.StatusOf(name)
-	return release.Site{
+	site := release.Site{
 		Rests: rests(s.State), Returns: s.State == sites.Returning, Since: s.Since, Until: s.Until, Failed: s.Failed,
 		New: s.State == sites.Fresh && s.Running > 0, Room: max(0, s.Limit-s.Running),
 	}
+	if s.State == sites.Answering {
+		site.Load = s.Running
+	}
+	return site
 }
 
 // rests reports whether no attempt may begin at a site in this state, its test excepted.
 func rests(s sites.State) bool { return s == sites.Resting || s == sites.Testing }
 
-// waitForSite tells the leader of the fleet that a job waits for a site. false lets the job wait for a time
+// waitForSite reports to the leader of the fleet that a job waits for a site. false lets the job wait for a time
 // instead of for the site.
 func (d *daemon) waitForSite(site string) bool { return d.fleetSites != nil && d.fleetSites.Wait(site) }
 
@@ -197,23 +203,33 @@ func (d *daemon) resetSiteHere(name string) bool {
 	return known
 }
 
-// resetSite ends the rest of a site in every worker: here at once, so that who asks next sees it, and elsewhere by a message,
-// which comes back to this worker as well. Errors: bus.ErrUnreachable, after the reset here.
-func (d *daemon) resetSite(ctx context.Context, name string) error {
-	// Here first, so that the answer of the API shows the change even without a connection.
-	d.resetSiteHere(name)
+// resetSite ends the rest of a site in this worker, also without a connection, and then in every other one. known reports whether
+// any worker remembers the site; the others are waited for only if this one does not. Errors: those of broadcast and of
+// control.Ask.
+func (d *daemon) resetSite(ctx context.Context, name string) (known bool, err error) {
+	request := control.SiteRequest{Site: name}
+	if d.resetSiteHere(name) {
+		return true, d.broadcast(ctx, control.ResetSite, request)
+	}
+	answers, err := askWorkers[control.SiteReset](ctx, d, control.ResetSite, request)
+	if errors.Is(err, control.ErrNoWorkers) { // not even this one, which may lack the right
+		err = nil
+	}
+	return slices.ContainsFunc(answers, func(a control.SiteReset) bool { return a.Known }), err
+}
+
+// sitesOfWorkers asks every worker, this one included, for at most limit of its sites.
+func (d *daemon) sitesOfWorkers(ctx context.Context, limit int) ([]admin.WorkerSites, error) {
+	return askWorkers[admin.WorkerSites](ctx, d, control.Sites, control.SiteRequest{Limit: limit})
+}
+
+// askWorkers asks every worker, this one included. Errors: bus.ErrUnreachable without a connection; those of control.Ask.
+func askWorkers[T any](ctx context.Context, d *daemon, verb string, request any) ([]T, error) {
 	conn := d.connected.Load()
 	if conn == nil || !conn.nc.IsConnected() {
-		return bus.ErrUnreachable
+		return nil, bus.ErrUnreachable
 	}
-	request, err := json.Marshal(control.SiteRequest{Site: name})
-	if err != nil {
-		return err
-	}
-	if err := conn.nc.Publish(control.Subject(d.names, control.ResetSite), request); err != nil {
-		return err
-	}
-	return conn.nc.FlushWithContext(ctx)
+	return control.Ask[T](ctx, conn.nc, control.Subject(d.names, verb), request, 0)
 }
 
 // countSites counts the sites that this worker remembers by state, and followedSites those that rest by the word of others.

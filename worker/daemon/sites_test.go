@@ -1,10 +1,18 @@
 package daemon_test
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/rotation/sites"
+	"github.com/gofer-mq/gofer/testenv"
 	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/daemon"
 	"github.com/gofer-mq/gofer/worker/release"
@@ -37,5 +45,53 @@ func TestTheLeaderKnowsTheRoomOfANewSite(t *testing.T) {
 	visit.Report(sites.Outcome{Kind: sites.Answered, Via: "p"})
 	if got := w.SiteForRelease("known.test"); got.New {
 		t.Errorf("a site that has answered: got %+v, want no share", got)
+	}
+}
+
+// TestAWorkerListsAndResetsSitesThatOnlyOthersKnow: w1 never fetches anything.
+func TestAWorkerListsAndResetsSitesThatOnlyOthersKnow(t *testing.T) {
+	nats := testenv.StartNATS(t, nil)
+	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) // answers for each site
+	defer proxy.Close()
+	config := func(name, queue string) daemon.Config {
+		return daemon.Config{NATS: bus.Dial{URL: nats.URL()}, Name: name, Queues: []worker.Queue{{Name: queue}}, Proxies: parse(t, proxy.URL)}
+	}
+	w1, w2 := run(t, config("w1", "idle")), run(t, config("w2", "default"))
+	c, err := client.Open(t.Context(), client.Config{URL: nats.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Submit(t.Context(), jobs.Job{ID: "a", URL: "http://far.test/"}); err != nil {
+		t.Fatal(err)
+	}
+	w2.first("/sites", "sites", func(s map[string]any) bool { return s["site"] == "far.test" && s["state"] == "up" })
+	w1.until("connected")
+	w1.first("/live/sites", "sites", func(s map[string]any) bool {
+		return s["site"] == "far.test" && s["state"] == "up" && fmt.Sprint(s["workers"]) == "map[up:1]"
+	})
+	if _, answer := w1.call("GET", "/live/sites", ""); answer["of"] != "" || list(answer, "missing") != 0 || answer["known"] != 1.0 {
+		t.Errorf("sites of the fleet: got %v, want those of both workers", answer)
+	}
+	if _, answer := w1.call("GET", "/sites", ""); list(answer, "sites") != 0 {
+		t.Errorf("sites of w1: got %v, want none", answer)
+	}
+	if status, answer := w1.call("POST", "/sites/far.test/reset", ""); status != http.StatusOK || answer["state"] != "new" {
+		t.Errorf("reset of a site that w2 knows: got %d %v, want the site, which is new to w1", status, answer)
+	}
+	if status, answer := w1.call("POST", "/sites/nobody.test/reset", ""); status != http.StatusNotFound {
+		t.Errorf("reset of a site that nobody knows: got %d %v, want 404", status, answer)
+	}
+}
+
+// TestAResetOfAnUnknownSiteIs404AlsoWhereNobodyCanBeAsked: the worker's user may not listen to the verbs.
+func TestAResetOfAnUnknownSiteIs404AlsoWhereNobodyCanBeAsked(t *testing.T) {
+	nats := testenv.StartNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "w", Password: "w", Permissions: &server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"gofer.ctl.>"}}}}}
+	})
+	r := run(t, daemon.Config{NATS: bus.Dial{URL: nats.URL(), User: "w", Password: "w"}})
+	r.until("nats: connected")
+	if status, answer := r.call("POST", "/sites/nobody.test/reset", ""); status != http.StatusNotFound {
+		t.Errorf("got %d %v, want 404", status, answer)
 	}
 }

@@ -54,14 +54,16 @@ func Examine(ctx context.Context, c Config) []Finding {
 	list = append(list, d.results(ctx)...)
 	// Queues come before workers and sites: whether a missing worker or a resting site is a fault depends on
 	// whether jobs wait. If they cannot be read, the later checks run as if there were none.
+	workers, silence := d.askWorkers(ctx)
 	queues, err := d.readQueues(ctx)
 	if err != nil {
 		list = append(list, Finding{"queues", false, err.Error()})
 	} else {
+		markServed(queues, workers, silence)
 		list = append(list, d.queues(queues)...)
 		list = append(list, overdue(queues))
 	}
-	list = append(list, d.workers(ctx, queues)...)
+	list = append(list, d.workers(workers, silence, queues)...)
 	list = append(list, d.sites(ctx, queues)...)
 	return append(list, d.letters(ctx)...)
 }

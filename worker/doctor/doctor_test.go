@@ -85,8 +85,8 @@ func (p *patient) submit(job jobs.Job) {
 	p.must(err)
 }
 
-// ask has somebody ask for jobs of the default queue, until the test ends.
-func (p *patient) ask() {
+// consumer returns the consumer of the default queue.
+func (p *patient) consumer() jetstream.Consumer {
 	p.Helper()
 	stream, err := p.bus.JetStream().Stream(p.Context(), "GOFER_JOBS")
 	p.must(err)
@@ -94,13 +94,11 @@ func (p *patient) ask() {
 		if strings.HasSuffix(info.Config.FilterSubject, "jobs.default.>") {
 			consumer, err := stream.Consumer(p.Context(), info.Name)
 			p.must(err)
-			_, err = consumer.Fetch(1, jetstream.FetchMaxWait(testenv.Patience))
-			p.must(err)
-			p.must(p.nc.Flush())
-			return
+			return consumer
 		}
 	}
 	p.Fatal("the queue has no consumer")
+	return nil
 }
 
 // worker answers like a worker with that status, until the test ends.
@@ -140,7 +138,7 @@ func TestNothingIsWrongWithAnIdleInstallation(t *testing.T) {
 	p := admit(t)
 	lines := p.examine()
 	for _, want := range []string{
-		"true nats: nats-server ", "true clock: ", "true streams: all there", "true queue default: 0 queued", "true waiting jobs: none is overdue", "true workers: none answers", "true results: 0 kept", "true dead letters: none",
+		"true nats: nats-server ", "true clock: ", "true streams: all there", "true queue default: no worker serves it now, 0 queued", "true waiting jobs: none is overdue", "true workers: none answers", "true results: 0 kept", "true dead letters: none",
 	} {
 		p.finds(lines, want)
 	}
@@ -199,21 +197,61 @@ func TestAQueueTellsWhyItsJobsDoNotRun(t *testing.T) {
 	p.submit(jobs.Job{URL: "http://shop.test/"})
 	lines := p.examine()
 	p.finds(lines, "false queue misspelt: jobs wait (1) and no worker has ever served it")
-	p.finds(lines, "false queue default: jobs wait (1) and no worker asks for them")
+	p.finds(lines, "false queue default: jobs wait (1) and no worker serves it now: gofer workers says")
 	p.must(client.New(p.bus).Pause(t.Context(), "default", time.Time{}))
 	p.finds(p.examine(), "false queue default: paused, jobs wait (1): gofer resume default")
 	p.must(client.New(p.bus).Pause(t.Context(), "default", time.Now().Add(time.Hour)))
 	p.finds(p.examine(), "false queue default: paused until ")
 }
 
+// TestAQueueIsServedWhileAWorkerAsksOrAnswers: its consumers stay when its last worker has gone, and an open request of a worker
+// that is gone does not.
+func TestAQueueIsServedWhileAWorkerAsksOrAnswers(t *testing.T) {
+	t.Parallel()
+	p := admit(t)
+	unserved := "true queue default: no worker serves it now, 0 queued"
+	p.finds(p.examine(), unserved)
+	queue := p.consumer()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	_, err := queue.Fetch(1, jetstream.FetchContext(ctx))
+	p.must(err)
+	asked := func(want int) func() bool {
+		return func() bool {
+			info, err := queue.Info(t.Context())
+			return err == nil && info.NumWaiting == want
+		}
+	}
+	testenv.Eventually(t, "the server to hold the request for a job", asked(1))
+	p.finds(p.examine(), "true queue default: 0 queued")
+	leave()
+	testenv.Eventually(t, "the server to forget the request", asked(0))
+	p.finds(p.examine(), unserved)
+	p.worker(control.Status{Worker: "w1", Queues: []control.Queue{{Queue: "other"}}})
+	p.worker(control.Status{Worker: "w2", Draining: true, Queues: []control.Queue{{Queue: "default"}}})
+	p.finds(p.examine(), unserved)
+	p.worker(control.Status{Worker: "w3", Queues: []control.Queue{{Queue: "default"}}})
+	p.finds(p.examine(), "true queue default: 0 queued")
+	p.submit(jobs.Job{URL: "http://shop.test/"})
+	p.finds(p.examine(), "false queue default: jobs wait (1) and no worker asks for them")
+}
+
 func TestAWorkerIsMissedWhereJobsAreNotDone(t *testing.T) {
 	t.Parallel()
 	p := admit(t)
 	p.submit(jobs.Job{URL: "http://shop.test/"})
-	for range 2 { // the job is queued, and then it runs
-		p.finds(p.examine(), "false workers: none answers, and jobs are not done (1): start one")
-		p.ask()
-	}
+	nobody := "false workers: none answers, and jobs are not done (1): start one"
+	p.finds(p.examine(), nobody) // the job is queued
+	queue := p.consumer()
+	_, err := queue.Next(jetstream.FetchMaxWait(testenv.Patience))
+	p.must(err)
+	p.finds(p.examine(), nobody) // the job runs
+	_, err = queue.Fetch(1, jetstream.FetchMaxWait(testenv.Patience))
+	p.must(err)
+	testenv.Eventually(t, "the server to hold the request for a job", func() bool {
+		info, err := queue.Info(t.Context())
+		return err == nil && info.NumWaiting == 1
+	})
 	p.finds(p.examine(), "false workers: none answers, though one asks for jobs (1 are not done): let its NATS user subscribe to gofer.ctl.>")
 }
 
@@ -332,9 +370,9 @@ func (p *patient) wait(n int, site string, progress jobs.Progress) {
 		id, payload, at := fmt.Sprint(site[:1], i), []byte("http://"+site+"/"), time.Now().Add(time.Hour)
 		var err error
 		if progress.SiteSince.IsZero() {
-			_, err = s.Schedule(p.Context(), "default", id, payload, progress, at)
+			_, err = s.Schedule(p.Context(), "default", id, payload, &progress, at)
 		} else {
-			_, err = s.WaitForSite(p.Context(), site, "default", id, 0, payload, progress, at)
+			_, err = s.WaitForSite(p.Context(), site, "default", id, 0, payload, &progress, at)
 		}
 		p.must(err)
 	}
@@ -343,6 +381,7 @@ func (p *patient) wait(n int, site string, progress jobs.Progress) {
 func TestJobsThatOneSiteBansAreOneSentence(t *testing.T) {
 	t.Parallel()
 	p := admit(t)
+	p.worker(control.Status{Worker: "w1", Ready: true, Queues: []control.Queue{{Queue: "default"}}})
 	p.wait(150, "captcha.test", jobs.Progress{WaitingSince: time.Now(), Why: "31 of 37 proxies that match cool down for this site, 6 have an open breaker or are busy"})
 	lines := p.examine()
 	p.finds(lines, "false queue default: 150 jobs wait for a proxy at captcha.test: 31 of 37 proxies that match cool down for this site, 6 have an open breaker or are busy; the next try is at ")
@@ -374,7 +413,7 @@ func TestManyDeadLettersAreAFault(t *testing.T) {
 		p.Helper()
 		for i := from; i < to; i++ {
 			result.Queue, result.ID, result.FinishedAt = "default", fmt.Sprint("j", i), time.Now()
-			_, err := p.bus.Pending(result).Store(p.Context())
+			_, err := p.bus.Pending(&result).Store(p.Context())
 			p.must(err)
 			if result.Outcome == jobs.Failed {
 				p.must(s.DeadLetter(p.Context(), "default", result.ID, []byte("http://shop.test/"), &result))
@@ -382,11 +421,15 @@ func TestManyDeadLettersAreAFault(t *testing.T) {
 		}
 	}
 	store(0, 5, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
-	p.finds(p.examine(), "true dead letters: 5 jobs have failed in 24 h, 5 of the latest 5 as no_proxy in queue default: gofer dead ls")
+	p.finds(p.examine(), "true dead letters: 5 jobs have failed in 24 h, 5 of the latest 5 as no_proxy in queue default (No proxy could be used): gofer dead ls")
 	store(5, 25, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrNoProxy})
-	p.finds(p.examine(), "false dead letters: 25 jobs have failed in 24 h, 25 of the latest 25 as no_proxy in queue default: gofer dead ls says why; when the cause is gone, gofer dead replay --since 24h")
-	store(25, 275, jobs.Result{Outcome: jobs.Succeeded, Status: 200})
-	p.finds(p.examine(), "true dead letters: 25 jobs")
+	p.finds(p.examine(), "false dead letters: 25 jobs have failed in 24 h, 25 of the latest 25 as no_proxy in queue default (No proxy could be used): gofer dead ls says why; when the cause is gone, gofer dead replay --since 24h")
+	// Their replay would fail again.
+	store(25, 60, jobs.Result{Outcome: jobs.Failed, Error: jobs.ErrInvalidJob, Detail: `"ulr": unknown field`})
+	p.finds(p.examine(), `false dead letters: 60 jobs have failed in 24 h, 35 of the latest 60 as invalid_job in queue default ("ulr": unknown field): gofer dead ls says why; `+
+		"correct what publishes them; gofer dead purge --reason invalid_job removes them")
+	store(60, 960, jobs.Result{Outcome: jobs.Succeeded, Status: 200})
+	p.finds(p.examine(), "true dead letters: 60 jobs")
 }
 
 // TestTheResultsStreamIsForecast: at this rate its limit is reached within a day.
@@ -396,7 +439,7 @@ func TestTheResultsStreamIsForecast(t *testing.T) {
 	store := func(n int) {
 		p.Helper()
 		for i := range n {
-			_, err := p.bus.Pending(jobs.Result{Queue: "default", ID: fmt.Sprint("j", i), Outcome: jobs.Succeeded, FinishedAt: time.Now(), Body: make([]byte, 1000)}).Store(p.Context())
+			_, err := p.bus.Pending(&jobs.Result{Queue: "default", ID: fmt.Sprint("j", i), Outcome: jobs.Succeeded, FinishedAt: time.Now(), Body: make([]byte, 1000)}).Store(p.Context())
 			p.must(err)
 		}
 	}
@@ -409,6 +452,21 @@ func TestTheResultsStreamIsForecast(t *testing.T) {
 	p.finds(lines, "false results: 100 kept")
 	if text := strings.Join(lines, "\n"); !strings.Contains(text, "the limit is 1.0 MiB, which is reached in ") || !strings.Contains(text, "raise GOFER_RESULTS_MAX_BYTES") {
 		t.Errorf("neither when nor what to do is said in:\n%s", text)
+	}
+	// Somebody bounds their number: now the limit that is reached first is named, and not the one of bytes.
+	stream, err := p.bus.JetStream().Stream(p.Context(), "GOFER_RESULTS")
+	p.must(err)
+	for maxMsgs, want := range map[int64]string{
+		150: "the limit is 150 results (max_msgs of the stream), which is reached in 30m0s: then workers take no jobs; run gofer setup, which takes that limit from the stream",
+		100: "the limit is 100 results (max_msgs of the stream), which is reached: workers take no jobs; run gofer setup", 5000: "the limit is 1.0 MiB, which is reached in ",
+	} {
+		config := stream.CachedInfo().Config
+		config.MaxMsgs = maxMsgs
+		_, err = p.bus.JetStream().UpdateStream(p.Context(), config)
+		p.must(err)
+		if text := strings.Join(p.examine(func(c *doctor.Config) { c.Settings = limit }), "\n"); !strings.Contains(text, want) {
+			t.Errorf("max_msgs %d: %q is not said in:\n%s", maxMsgs, want, text)
+		}
 	}
 }
 

@@ -2,13 +2,16 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/jobs/bus"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/worker/control"
 	"github.com/gofer-mq/gofer/worker/waiting"
 )
 
@@ -17,6 +20,7 @@ type queue struct {
 	// The embedded state comes from the consumers, with Waiting and Overdue taken from the count below.
 	client.QueueState
 	counted waiting.Queue
+	served  bool
 }
 
 // waitingBudget is about how long waiting jobs are read if no worker has counted them.
@@ -50,6 +54,29 @@ func (d *doctor) readQueues(ctx context.Context) (list []queue, err error) {
 	return list, nil
 }
 
+// markServed notes of each queue whether a worker serves it. err is that of the question to the workers.
+func markServed(queues []queue, workers []control.Status, err error) {
+	for i := range queues {
+		queues[i].served = IsServed(&queues[i].QueueState, workers, err)
+	}
+}
+
+// IsServed reports whether a worker serves a queue at this moment: a worker asks for its jobs, or answers and names the queue.
+// A worker that drains takes no more jobs. err is that of the question to the workers. If they could not be asked, a job that
+// runs is evidence, too, though a job of a killed worker counts as running until its ack wait is over.
+func IsServed(q *client.QueueState, workers []control.Status, err error) bool {
+	if !q.Served || q.Pulls > 0 {
+		return q.Served
+	}
+	for _, w := range workers {
+		if !w.Draining && slices.ContainsFunc(w.Queues, func(its control.Queue) bool { return its.Queue == q.Queue }) {
+			return true
+		}
+	}
+	unasked := err != nil && (!errors.Is(err, control.ErrNoWorkers) || errors.Is(err, bus.ErrPermission))
+	return unasked && q.Running > 0
+}
+
 // queues says of each queue whether its jobs run, and if not, why.
 func (d *doctor) queues(queues []queue) []Finding {
 	var list []Finding
@@ -58,22 +85,29 @@ func (d *doctor) queues(queues []queue) []Finding {
 		if !jobs.ValidQueue(q.Queue) && q.Queue != waiting.OtherQueues {
 			name = fmt.Sprintf("queue %+q", q.Queue)
 		}
-		if trouble := Trouble(d.names, &q.QueueState, &q.counted); trouble != "" {
+		if trouble := Trouble(d.names, &q.QueueState, &q.counted, q.served); trouble != "" {
 			list = append(list, Finding{name, false, trouble})
 			continue
 		}
-		list = append(list, Finding{name, true, fmt.Sprintf("%d queued, %d running, %d delayed, %d retrying, %d waiting for a site", q.Queued+q.Due, q.Running, q.counted.Delayed, q.counted.Retrying, q.counted.SiteDown)})
+		unserved := ""
+		if !q.served { // no fault without jobs: the queue may be out of use, and its consumers stay
+			unserved = "no worker serves it now, "
+		}
+		list = append(list, Finding{name, true, unserved + fmt.Sprintf("%d queued, %d running, %d delayed, %d retrying, %d waiting for a site", q.Queued+q.Due, q.Running, q.counted.Delayed, q.counted.Retrying, q.counted.SiteDown)})
 	}
 	return list
 }
 
 // Trouble says why jobs of a queue do not run, and what to do about that; empty if nothing hinders them. q is what the consumers
-// know, and counted what the fleet has counted. The first reason in this order is the one to repair first.
-func Trouble(names jobs.Names, q *client.QueueState, counted *waiting.Queue) string {
+// know, counted what the fleet has counted, and served what IsServed says. The first reason in this order is the one to repair
+// first.
+func Trouble(names jobs.Names, q *client.QueueState, counted *waiting.Queue, served bool) string {
 	queued := q.Queued + q.Due
 	switch {
 	case q.Queue == waiting.OtherQueues:
 		return fmt.Sprintf("jobs wait (%d) in queues that are not counted by themselves, for there are too many: repair those that are named here first", queued+q.Waiting)
+	case !q.Served && queued+q.Waiting == 0: // perhaps its consumers could not be asked
+		return ""
 	// A name that no queue can have is checked first: for the others the remedy is to serve the queue,
 	// which is impossible here.
 	case !q.Served && !jobs.ValidQueue(q.Queue):
@@ -82,6 +116,9 @@ func Trouble(names jobs.Names, q *client.QueueState, counted *waiting.Queue) str
 		return fmt.Sprintf("jobs wait (%d) and no worker has ever served it: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue %s ends its jobs", queued+q.Waiting, q.Queue)
 	case !q.PausedUntil.IsZero():
 		return fmt.Sprintf("paused%s, jobs wait (%d): gofer resume %s", until(q.PausedUntil), queued, q.Queue)
+	// Jobs that wait for their time need a worker then.
+	case !served && queued+q.Waiting > 0:
+		return fmt.Sprintf("jobs wait (%d) and no worker serves it now: gofer workers says which worker runs, is ready and has it in GOFER_QUEUES; gofer worker starts one", queued+q.Waiting)
 	// Running jobs prove that a worker is there: it may hold as many as it has slots and ask for no more at
 	// the moment.
 	case queued > 0 && q.Pulls == 0 && q.Running == 0:
@@ -104,7 +141,7 @@ func withoutProxy(q *waiting.Queue) string {
 	if len(sentences) == 0 { // there are so many other reasons
 		sentences = []string{fmt.Sprintf("%d jobs wait for a proxy", q.NoProxy)}
 	}
-	return strings.Join(sentences, "; ") + ": gofer proxies ls says how each proxy stands; add others with gofer proxies add URL, or wait"
+	return strings.Join(sentences, "; ") + ": gofer proxies ls shows the state of each proxy; add others with gofer proxies add URL, or wait"
 }
 
 // until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -43,7 +44,7 @@ func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
 			if site.State != "resting" && site.State != "testing" {
 				continue
 			}
-			text := site.Reason
+			text := SiteReason(site.Reason)
 			if site.Next != nil {
 				text += ", the next test is at " + site.Next.UTC().Format("15:04:05Z")
 			}
@@ -59,7 +60,7 @@ func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
 			// The reason's site and the worker's are both the authority of the URL, so they compare as text.
 			if why, rests := resting[r.Site]; rests && r.State == jobs.StateSiteDown {
 				awaited = append(awaited, Finding{"site " + r.Site, false, fmt.Sprintf(
-					"does not answer (%s), and jobs of queue %s wait for it (%d): gofer sites show %[4]s tells more; when it works again, gofer sites reset %[4]s ends its rest", why, q.Queue, r.Jobs, r.Site)})
+					"does not answer (%s), and jobs of queue %s wait for it (%d): gofer sites show %[4]s shows more; when it works again, gofer sites reset %[4]s ends its rest", why, q.Queue, r.Jobs, r.Site)})
 			}
 		}
 	}
@@ -67,4 +68,18 @@ func (d *doctor) sites(ctx context.Context, queues []queue) []Finding {
 		return []Finding{{"sites", true, fmt.Sprintf("some rest (%d), and no jobs wait for them: %s", len(resting), some(slices.Sorted(maps.Keys(resting))))}}
 	}
 	return awaited
+}
+
+// SiteReason puts the code of why a site rests into words. A code that is not known is shown as it is. The codes are a contract
+// with programs; these words are not.
+func SiteReason(code string) string {
+	words, known := map[string]string{
+		"failures": "its attempts failed one after the other", "share": "fewer than one in ten attempts brought an answer", "test": "it is being tested",
+		"test_failed": "its last test failed", "test_void": "its last test decided nothing", "answer": "it has answered", "slower": "an attempt failed while its jobs came back",
+		"outage": "the worker's own network failed", "reset": "its rest was ended by hand", "finding": "another worker reported it",
+	}[code]
+	if !known {
+		return strings.ReplaceAll(code, "_", " ")
+	}
+	return words
 }

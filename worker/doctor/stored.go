@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -38,7 +40,7 @@ func (d *doctor) letters(ctx context.Context) []Finding {
 	return []Finding{{name, !many, said}}
 }
 
-// Letters says how many jobs have failed in a day, how most of the latest ones did, and what to do. many tells that these are a
+// Letters says how many jobs have failed in a day, how most of the latest ones did, and what to do. many means that these are a
 // fault: there are some, and they are more than a tenth of the results of the same day.
 //
 // Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
@@ -57,39 +59,62 @@ func Letters(ctx context.Context, b *bus.Client) (said string, many bool, err er
 	if err != nil {
 		return "", false, err
 	}
-	said = fmt.Sprintf("%d jobs have failed in 24 h%s: gofer dead ls says why; when the cause is gone, gofer dead replay --since 24h runs them again", letters, cause)
+	remedy := "when the cause is gone, gofer dead replay --since 24h runs them again"
+	// A replay publishes the same bytes.
+	if cause.code == jobs.ErrInvalidJob {
+		remedy = "correct what publishes them; gofer dead purge --reason invalid_job removes them"
+	}
+	said = fmt.Sprintf("%d jobs have failed in 24 h%s: gofer dead ls says why; %s", letters, cause, remedy)
 	// A fault needs both: many letters in number, so that a small installation is not alarmed by one, and more
 	// than a tenth of the results of the same day.
 	return said, letters >= manyLetters && letters*10 > results, nil
 }
 
+// cause is why dead letters were written: the code and the queue of most of them, and the sentence of the latest one. The zero
+// value is no cause.
+type cause struct {
+	code, queue, detail string
+	count, of           int
+}
+
+// String is the cause as a part of a sentence.
+func (c cause) String() string {
+	if c.count == 0 {
+		return ""
+	}
+	said := fmt.Sprintf(", %d of the latest %d as %s in queue %s", c.count, c.of, text.Printable(c.code), text.Printable(c.queue))
+	if c.detail != "" {
+		said += " (" + text.Printable(bus.Clip(c.detail)) + ")"
+	}
+	return said
+}
+
 // commonCause says how most of the latest dead letters since a time failed.
-func commonCause(ctx context.Context, b *bus.Client, since time.Time) (string, error) {
+func commonCause(ctx context.Context, b *bus.Client, since time.Time) (most cause, err error) {
 	state, err := b.StateOf(ctx, "DEAD")
 	if err != nil {
-		return "", err
+		return most, err
 	}
-	reasons, read := map[string]int{}, 0
+	causes, read := map[string]cause{}, 0
 	page := bus.Page{Stream: b.Names().Stream("DEAD"), Subject: ">", After: state.LastSeq - min(state.LastSeq, sampledLetters), Limit: sampledLetters}
 	_, _, err = b.ReadPage(ctx, page, func(msg *nats.Msg) error {
 		if at, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)); err == nil && at.Before(since) {
 			return nil
 		}
-		reasons[jobs.ParseResult(msg.Header, nil).Error+" in queue "+queueOf(msg)]++
+		c := cause{code: jobs.ParseResult(msg.Header, nil).Error, queue: queueOf(msg), detail: msg.Header.Get(jobs.HeaderReason)}
+		c.count = causes[c.code+" "+c.queue].count + 1
+		causes[c.code+" "+c.queue] = c
 		read++
 		return nil
 	})
 	// Sorted, so that of two causes of one number the same one is named each time.
-	cause, n := "", 0
-	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
-		if reasons[reason] > n {
-			cause, n = reason, reasons[reason]
+	for _, name := range slices.Sorted(maps.Keys(causes)) {
+		if causes[name].count > most.count {
+			most = causes[name]
 		}
 	}
-	if err != nil || n == 0 {
-		return "", b.Explain("read dead letters", err)
-	}
-	return fmt.Sprintf(", %d of the latest %d as %s", n, read, text.Printable(cause)), nil
+	most.of = read
+	return most, b.Explain("read dead letters", err)
 }
 
 // queueOf is the queue of a dead letter.
@@ -111,25 +136,67 @@ func (d *doctor) results(ctx context.Context) []Finding {
 	}
 	kept, size := info.State.Msgs, info.State.Bytes
 	text := fmt.Sprintf("%d kept, %s", kept, mebibytes(size))
-	limit := uint64(max(0, info.Config.MaxBytes))
-	// No result in the last hour gives no rate to extrapolate from. Then only a stream that is full already is
-	// a fault.
-	if hour == 0 || kept == 0 {
-		return []Finding{{name, limit == 0 || size < limit, text}}
-	}
+	average := size / max(kept, 1)
 	// The rate of the last hour is held constant over the whole retention. kept is the lower bound: more were
 	// stored per hour earlier. An unlimited MaxAge is extrapolated over one hour only.
 	later := max(kept, hour*uint64(max(info.Config.MaxAge, time.Hour)/time.Hour))
-	average := size / kept
-	text += fmt.Sprintf("; at the rate of the last hour (%d) up to %d, %s on disk and %s of the server's memory", hour, later, mebibytes(later*average), mebibytes(later*bytesPerID))
-	if limit == 0 || later*average < limit {
+	if hour > 0 {
+		text += fmt.Sprintf("; at the rate of the last hour (%d) up to %d, %s on disk and %s of the server's memory", hour, later, mebibytes(later*average), mebibytes(later*bytesPerID))
+	}
+	limits := []limit{
+		{"GOFER_RESULTS_MAX_BYTES", uint64(max(0, info.Config.MaxBytes)), size, later * average, hour * average},
+		{"max_msgs", uint64(max(0, info.Config.MaxMsgs)), kept, later, hour},
+	}
+	// The limit that is reached first counts: the other one may never be.
+	first := slices.MinFunc(limits, func(a, b limit) int { return cmp.Compare(a.left(), b.left()) })
+	if first.left() == never {
 		return []Finding{{name, true, text}}
 	}
-	// left is how long the free bytes last at that rate. min keeps the subtraction of unsigned numbers from
-	// wrapping when the stream is over its limit.
-	left := time.Duration(float64(limit-min(limit, size)) / float64(hour*average) * float64(time.Hour))
-	return []Finding{{name, left > soon, fmt.Sprintf("%s, but the limit is %s, which is reached in %s: then workers take no jobs; raise GOFER_RESULTS_MAX_BYTES or lower GOFER_RESULTS_MAX_AGE, "+
-		"and see what gofer setup --dry-run says", text, mebibytes(limit), left.Round(time.Minute))}}
+	when := "which is reached in " + first.left().Round(time.Minute).String() + ": then workers take no jobs"
+	if first.left() == 0 {
+		when = "which is reached: workers take no jobs"
+	}
+	return []Finding{{name, first.left() > soon, fmt.Sprintf("%s, but the limit is %s, %s; %s, and see what gofer setup --dry-run says", text, first, when, first.remedy())}}
+}
+
+// limit is a limit of the results stream: the variable or the stream's field, its value, how much of it is used, how much will
+// be, and how much more each hour brings. A zero max is none.
+type limit struct {
+	name                       string
+	max, used, later, eachHour uint64
+}
+
+// never is how long a limit holds that is not reached.
+const never = time.Duration(math.MaxInt64)
+
+// left is how long it takes until the limit is reached at the rate of the last hour. Without a result in that hour there is no
+// rate, and a limit that is not reached now never is.
+func (l limit) left() time.Duration {
+	switch {
+	case l.max == 0:
+		return never
+	case l.used >= l.max:
+		return 0
+	case l.later < l.max || l.eachHour == 0:
+		return never
+	}
+	return time.Duration(float64(l.max-l.used) / float64(l.eachHour) * float64(time.Hour))
+}
+
+// String is the value with its unit.
+func (l limit) String() string {
+	if l.name == "max_msgs" {
+		return fmt.Sprintf("%d results (max_msgs of the stream)", l.max)
+	}
+	return mebibytes(l.max)
+}
+
+// remedy says how the limit is raised. gofer itself sets no limit of messages.
+func (l limit) remedy() string {
+	if l.name == "max_msgs" {
+		return "run gofer setup, which takes that limit from the stream, or lower GOFER_RESULTS_MAX_AGE"
+	}
+	return "raise " + l.name + " or lower GOFER_RESULTS_MAX_AGE"
 }
 
 // failed is an error as a finding. What is missing was said with the streams.

@@ -15,15 +15,19 @@ import (
 	"github.com/gofer-mq/gofer/worker/control"
 )
 
-// workers looks for jobs that nobody works on or that a worker cannot settle, and for names that several workers bear:
-// results, events and gofer drain cannot tell those apart.
-func (d *doctor) workers(ctx context.Context, queues []queue) []Finding {
+// askWorkers asks each worker how it stands.
+func (d *doctor) askWorkers(ctx context.Context) (list []control.Status, err error) {
 	subject := control.Subject(d.names, control.Workers)
-	var list []control.Status
-	err := d.Bus.Ask(ctx, subject, func(ctx context.Context) (err error) {
+	err = d.Bus.Ask(ctx, subject, func(ctx context.Context) (err error) {
 		list, err = control.Ask[control.Status](ctx, d.NATS, subject, nil, 0)
 		return err
 	})
+	return list, err
+}
+
+// workers looks for jobs that nobody works on or that a worker cannot settle, and for names that several workers bear:
+// results, events and gofer drain cannot tell those apart. err is why no worker answered.
+func (d *doctor) workers(list []control.Status, err error, queues []queue) []Finding {
 	if errors.Is(err, bus.ErrPermission) {
 		return []Finding{{"workers", false, "this NATS user is not allowed to ask them"}}
 	}

@@ -56,7 +56,7 @@ func agentOf(t *testing.T, payload string) (agent string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Do(t.Context(), job, jobs.Progress{})
+	f.Do(t.Context(), &job, &jobs.Progress{})
 	f.Close()
 	serving.Wait()
 	return agent

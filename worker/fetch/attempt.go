@@ -23,39 +23,39 @@ type attempt struct {
 // errAttemptTimeout ends an attempt that used up its own time.
 var errAttemptTimeout = errors.New("the attempt took longer than its timeout")
 
-// attemptOnAnyProxy does one attempt and decides what follows. again means that the policy decides whether and when another one
+// attemptOnAnyProxy does one attempt and decides what follows: nil means that the policy decides whether and when another one
 // follows. A failure of this host is not counted: another proxy is tried at once, up to maxLocal of them, and then the
 // job waits for a proxy.
-func (r *run) attemptOnAnyProxy(ctx context.Context) (end jobs.RunOutcome, again bool) {
+func (r *run) attemptOnAnyProxy(ctx context.Context) *jobs.RunOutcome {
 	// A failure of this host says nothing about the job, so it costs no attempt. It is bounded, because a host
 	// that cannot open any connection would otherwise go through the whole pool.
 	for range maxLocal {
-		if end, again = r.attemptOnce(ctx); !again || !r.last.blame.local {
-			return end, again
+		if end := r.attemptOnce(ctx); end != nil || !r.last.blame.local {
+			return end
 		}
 		r.unreachable = append(r.unreachable, r.last.Proxy)
 	}
-	return r.waitForProxy(r.last.Error, time.Time{}), false
+	return r.waitForProxy(r.last.Error, time.Time{})
 }
 
 // maxLocal is how many proxies a job tries in turn while this host cannot open a connection to any of them.
 const maxLocal = 3
 
-// attemptOnce picks a proxy and makes one attempt through it. An attempt that may have failed because of an outage is not
-// counted; the job then waits for a proxy.
+// attemptOnce picks a proxy and makes one attempt through it. It returns nil if the policy decides what follows. An attempt that
+// may have failed because of an outage is not counted; the job then waits for a proxy.
 //
 // The order of the steps matters. The site and the domain are asked before a proxy is taken, so that a job that has to
 // wait holds no proxy. What is acquired is released in the reverse order, also when a step panics.
-func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool) {
-	visit, end, refused := r.enterSite()
-	if refused {
-		return end, false
+func (r *run) attemptOnce(ctx context.Context) *jobs.RunOutcome {
+	visit, end := r.enterSite()
+	if end != nil {
+		return end
 	}
 	defer func() { r.siteChanged(visit.Release()) }()
 	// The domain's limits come after the site: a job that waits for its site must not use up the domain's rate.
-	release, end, acquired := r.acquireDomain(ctx)
-	if !acquired {
-		return end, false
+	release, end := r.acquireDomain(ctx)
+	if end != nil {
+		return end
 	}
 	began := false
 	// began says whether an attempt was made: an attempt that found no proxy does not count in the domain's rate.
@@ -65,12 +65,12 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 		if r.f.domains.isLimited() {
 			r.progress.Reservation = time.Now() // so that the job is served before jobs without a reservation
 		}
-		return r.withoutProxy(err), false
+		return r.withoutProxy(err)
 	}
 	began = true
 	defer lease.Release()
 	if len(r.unreachable) > 0 && slices.Contains(r.unreachable, lease.ID()) {
-		return r.waitForProxy(r.last.Error, time.Time{}), false // no other proxy is left to try
+		return r.waitForProxy(r.last.Error, time.Time{}) // no other proxy is left to try
 	}
 	r.beginAttempt()
 	a := r.race(ctx, lease)
@@ -78,10 +78,10 @@ func (r *run) attemptOnce(ctx context.Context) (end jobs.RunOutcome, again bool)
 	if a.isStopped() {
 		r.endWait() // the time counts for retry.timeout, the attempt for nothing
 		r.leaveOut(a)
-		return r.stopped(ctx), false
+		return r.stopped(ctx)
 	}
 	r.reportAttempt(a, false)
-	r.reportToSite(&visit, a.x, a.facts, a.blame)
+	r.reportToSite(&visit, a)
 	if a.x.url != "" {
 		r.url = a.x.url
 	}
@@ -105,21 +105,21 @@ func (r *run) beginAttempt() {
 // stays out of the history. Nothing is counted before that is decided, so nothing has to be undone.
 //
 // A request that the target may have acted on is never repeated here, whatever the fault: see mayHaveActed.
-func (r *run) settleAttempt(ctx context.Context, a *flight) (end jobs.RunOutcome, again bool) {
-	f, b := a.facts, a.blame
+func (r *run) settleAttempt(ctx context.Context, a *flight) *jobs.RunOutcome {
+	f, b := &a.facts, &a.blame
 	repeatable := !f.stopped && !r.mayHaveActed(f, b)
 	switch {
 	case repeatable && b.local:
 		r.f.warnOfLocal(b.text)
 		r.leaveOut(a)
-		return jobs.RunOutcome{}, true
+		return nil
 	// The outage is decided before the attempt enters the history, from which MaxAttempts is counted.
 	case repeatable && r.mayBeOutage(b, f.host):
 		r.leaveOut(a)
-		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage}), false
+		return r.withoutProxy(&rotation.NoProxyError{Reason: rotation.Outage})
 	}
 	r.addToHistory()
-	return r.decide(ctx, a.x, f, b)
+	return r.decide(ctx, a)
 }
 
 // leaveOut renumbers the history when an attempt stays out of it: a hedge that began later may be in the history, and
@@ -143,7 +143,7 @@ func (r *run) endWait() {
 
 // mayHaveActed reports whether the target may have acted on a request that must not be sent again: it was sent, at least
 // in part, nobody said that it was left unprocessed, and its method is not idempotent (RFC 9110, 9.2.2).
-func (r *run) mayHaveActed(f facts, b blame) bool { return f.sent && !b.unsent && r.nonIdempotent() }
+func (r *run) mayHaveActed(f *facts, b *blame) bool { return f.sent && !b.unsent && r.nonIdempotent() }
 
 // warnOfLocal logs at most once a minute that this host cannot open connections. Every job would log the same otherwise.
 func (f *Fetcher) warnOfLocal(text string) {
@@ -155,7 +155,7 @@ func (f *Fetcher) warnOfLocal(text string) {
 // A failure that may be the target's fault counts as a part of an outage only if the target has responded before.
 // Otherwise jobs for dead sites would wait for ever. A job that does not wait for a proxy follows its policy until the
 // outage is certain, because another proxy may still relay.
-func (r *run) mayBeOutage(b blame, host string) bool {
+func (r *run) mayBeOutage(b *blame, host string) bool {
 	pool := r.f.cfg.Pool
 	if !b.ofProxy() || !pool.MayBeOutage() {
 		return false
@@ -190,8 +190,8 @@ func (r *run) addToHistory() {
 // reportAttempt makes an attempt that has ended the last one, and reports it to the observer. lost is true if another
 // attempt, which ran beside it, decided what became of the job.
 func (r *run) reportAttempt(ended *flight, lost bool) {
-	x, f, b := ended.x, ended.facts, ended.blame
-	a := &attempt{blame: b, retryAfter: f.retryAfter, responded: f.responded, Attempt: jobs.Attempt{
+	x, f, b := ended.x, &ended.facts, &ended.blame
+	a := &attempt{blame: *b, retryAfter: f.retryAfter, responded: f.responded, Attempt: jobs.Attempt{
 		Attempt: ended.number, StartedAt: ended.started.UTC(), Duration: jobs.Duration(time.Since(ended.started)),
 		Status: f.targetStatus(), Phase: x.phaseName(), Phases: x.phaseDurations(), Fault: b.fault, Error: b.text, Hedge: lost,
 	}}
@@ -200,35 +200,35 @@ func (r *run) reportAttempt(ended *flight, lost bool) {
 	}
 	r.last = a
 	r.underWay--
-	r.f.cfg.Observer.AttemptEnded(r.job.Queue, a.Attempt, x.received, b.reason)
+	r.f.cfg.Observer.AttemptEnded(&a.Attempt, x.received, b.reason)
 	if a.Status != 0 && a.Proxy != "" {
 		r.f.cfg.Observer.Answered(x.site, a.Proxy, a.Status)
 	}
 }
 
-// decide is the one place that turns an attempt into the job's end, or leaves that to the policy. again is true in the
-// second case, and end is then empty.
-func (r *run) decide(ctx context.Context, x *exchanges, f facts, b blame) (end jobs.RunOutcome, again bool) {
+// decide is the one place that turns an attempt into the job's end. It returns nil if it leaves that to the policy.
+func (r *run) decide(ctx context.Context, a *flight) *jobs.RunOutcome {
+	x, f, b := a.x, &a.facts, &a.blame
 	switch {
 	case f.stopped:
-		return r.stopped(ctx), false
+		return r.stopped(ctx)
 	case b.end == "" && b.isResult:
 		r.reportInterceptors(x)
 		if b.isFleetBan && r.pickUnbanned() {
 			r.keep(x.response())
-			return jobs.RunOutcome{}, true
+			return nil
 		}
-		return r.succeeded(x.response()), false
+		return r.succeeded(x.response())
 	case b.tooLarge && !r.pickUnbanned():
-		return r.failed(jobs.ErrBodyTooLarge, "the response body is larger than allowed"), false
+		return r.failed(jobs.ErrBodyTooLarge, "the response body is larger than allowed")
 	case b.tooLarge:
-		return jobs.RunOutcome{}, true
+		return nil
 	case b.end != "":
-		return r.failed(b.end, b.text), false
+		return r.failed(b.end, b.text)
 	case r.mayHaveActed(f, b):
-		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set"), false
+		return r.failed(jobs.ErrAttemptsExhausted, b.text+"; the request may have been received, and retry_non_idempotent is not set")
 	}
-	return jobs.RunOutcome{}, true
+	return nil
 }
 
 // reportInterceptors opens the breakers of interceptors: certificates of one issuer were refused through them at several domains,

@@ -11,7 +11,7 @@ import (
 
 // backoff holds the delays of one run. They are made when the first is asked for, because most jobs need none.
 type backoff struct {
-	policy jobs.Policy
+	policy *jobs.Policy
 	made   int // attempts in the job's history before this run; as many delays are used up
 	delays retry.Backoff
 }
@@ -28,7 +28,7 @@ func (b *backoff) Next() (delay time.Duration, stop bool) {
 // newBackoff is the policy's delays after the attempts that were made already: growth, then the cap, then the jitter,
 // then the count. It has state and belongs to one run. The order of the wrappers matters: the cap bounds the grown
 // delay, the jitter only shortens it, and the count comes last, so that skipped delays count as well.
-func newBackoff(p jobs.Policy, made int) retry.Backoff {
+func newBackoff(p *jobs.Policy, made int) retry.Backoff {
 	var n float64
 	b := retry.Backoff(retry.BackoffFunc(func() (time.Duration, bool) {
 		n++
@@ -50,7 +50,7 @@ func newBackoff(p jobs.Policy, made int) retry.Backoff {
 
 // grow returns the n-th delay, counted from 1, before the cap. It stops at 1e6 seconds, which is far above any cap,
 // because a larger float would overflow a Duration.
-func grow(p jobs.Policy, n float64) time.Duration {
+func grow(p *jobs.Policy, n float64) time.Duration {
 	// Floats do not overflow as Durations do: 2^1000 is still a number here, and the cap follows.
 	d := p.BaseDelay.Seconds()
 	switch p.BackoffStrategy {

@@ -21,8 +21,8 @@ type response struct {
 	memory *memoryShare // of the body
 }
 
-// response returns the newest response and hands its memory over to the caller. The body must have been read to
-// its end. taken keeps releaseMemory at the attempt's end from freeing what the result still needs.
+// response returns the newest response and hands its memory over to the caller. The body must have been read to its end. taken
+// keeps releaseMemory at the attempt's end from freeing what the result still needs.
 func (x *exchanges) response() *response {
 	x.taken = true
 	return &response{memory: &x.memory, status: x.status(), header: x.header, fields: x.resultFields(), body: x.body, url: x.url}
@@ -39,12 +39,12 @@ func (r *run) keep(a *response) {
 }
 
 // succeeded is the outcome of a job that a response ends.
-func (r *run) succeeded(a *response) jobs.RunOutcome {
+func (r *run) succeeded(a *response) *jobs.RunOutcome {
 	// The URL is where the redirects ended, which is what a result reports.
 	r.url = a.url
-	result := r.result()
-	result.Outcome, result.Status, result.Header, result.Fields, result.Body = jobs.Succeeded, a.status, a.header, a.fields, a.body
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
+	o := r.finished()
+	o.Result.Outcome, o.Result.Status, o.Result.Header, o.Result.Fields, o.Result.Body = jobs.Succeeded, a.status, a.header, a.fields, a.body
+	return o
 }
 
 // banKey returns the key under which the pool cools down a proxy after a ban: that of the job's own rule, or the fleet's.
@@ -103,7 +103,7 @@ func (r *run) pickUnbanned() bool {
 // orKeptResponse ends a job with the response that was kept: a ban by the fleet's list. It does so if the attempts after
 // it brought no response, or if the job would have to wait, because no message carries a response from run to run.
 // Otherwise it returns o unchanged.
-func (r *run) orKeptResponse(o jobs.RunOutcome) jobs.RunOutcome {
+func (r *run) orKeptResponse(o *jobs.RunOutcome) *jobs.RunOutcome {
 	if r.keptResponse == nil {
 		return o
 	}

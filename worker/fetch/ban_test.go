@@ -160,7 +160,7 @@ func TestAStoppedJobKeepsItsBan(t *testing.T) {
 		defer done()
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		o := f.Do(ctx, decode(t, `http://shop.test/`), jobs.Progress{})
+		o := f.Do(ctx, decode(t, `http://shop.test/`), &jobs.Progress{})
 		if o.Kind != jobs.RunFinished {
 			t.Fatalf("kind %d, want a result", o.Kind)
 		}
@@ -174,14 +174,14 @@ func TestTheRuleOfOnePublisherHoldsForNobodyElse(t *testing.T) {
 		f, pool, done := crowd(t, 10, func(_, _ string) string { return "200 OK" })
 		defer done()
 		for range 5 {
-			f.Do(t.Context(), decode(t, `{"url":"http://good.test/x","ban":{"statuses":[200]},"retry":{"max_attempts":10}}`), jobs.Progress{})
+			f.Do(t.Context(), decode(t, `{"url":"http://good.test/x","ban":{"statuses":[200]},"retry":{"max_attempts":10}}`), &jobs.Progress{})
 		}
-		if o := f.Do(t.Context(), decode(t, `{"url":"http://good.test/x","ban":{"statuses":[200]}}`), jobs.Progress{}); !o.NoProxy {
+		if o := f.Do(t.Context(), decode(t, `{"url":"http://good.test/x","ban":{"statuses":[200]}}`), &jobs.Progress{}); !o.NoProxy {
 			t.Errorf("a job of the same rule: kind %d, want that it waits for a proxy", o.Kind)
 		}
 		for _, job := range []string{`{"url":"http://good.test/"}`, `{"url":"http://good.test/","ban":{"statuses":[403]}}`} {
 			for range 20 {
-				wantAnswer(t, job, f.Do(t.Context(), decode(t, job), jobs.Progress{}).Result, 200, 1, "")
+				wantAnswer(t, job, f.Do(t.Context(), decode(t, job), &jobs.Progress{}).Result, 200, 1, "")
 			}
 		}
 		wantClosed(t, pool, 10)
@@ -258,7 +258,7 @@ func TestTheFleetsListIsThatOfThePolicy(t *testing.T) {
 		})
 		defer served.Wait()
 		defer f.Close()
-		wantAnswer(t, "302 is a ban", f.Do(t.Context(), decode(t, `http://shop.test/`), jobs.Progress{}).Result, 302, 2, "")
+		wantAnswer(t, "302 is a ban", f.Do(t.Context(), decode(t, `http://shop.test/`), &jobs.Progress{}).Result, 302, 2, "")
 		if len(announced) != 1 || announced[0].Delay != 0 || announced[0].Fault != jobs.FaultPair {
 			t.Errorf("announced: %+v, want only the retry through the other proxy", announced)
 		}

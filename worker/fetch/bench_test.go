@@ -63,7 +63,7 @@ func benchmarkGofer(b *testing.B, target string) {
 		b.Fatal(err)
 	}
 	measured(b, func() {
-		if o := f.Do(b.Context(), job, jobs.Progress{}); len(o.Result.Body) != 1024 {
+		if o := f.Do(b.Context(), &job, &jobs.Progress{}); len(o.Result.Body) != 1024 {
 			b.Fatalf("%s %v", o.Result.Error, o.Result.Attempts)
 		}
 	})

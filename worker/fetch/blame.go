@@ -35,7 +35,7 @@ const tripTime = 10 * time.Minute
 // verdict translates the judgement for the pool. The host of a ban is the one that a proxy was picked for, because a
 // proxy has to be picked for that host again. Any other verdict is about the host where the attempt ended, after its
 // redirects.
-func (b blame) verdict(f facts) rotation.Verdict {
+func (b *blame) verdict(f *facts) rotation.Verdict {
 	v := rotation.Verdict{
 		// Answered is true for a failure of the target's as well: the proxy reached it.
 		Kind: b.kind, Host: f.host, Answered: f.responded || b.fault == jobs.FaultTarget, Proven: f.proven, JobTimeout: f.jobTimeout, CoolDown: f.retryAfter, Trip: b.trip, Latency: f.latency, Reason: b.reason,
@@ -45,6 +45,10 @@ func (b blame) verdict(f facts) rotation.Verdict {
 	switch {
 	case b.kind == rotation.PairFault && (f.ban || f.fleetBan):
 		v.Ban, v.Host = f.rule, "" // the host is the one for which another proxy has to be picked
+	case f.status == http.StatusProxyAuthRequired && (b.kind == rotation.PairFault || b.kind == rotation.Refused):
+		// A publisher chooses the URL, and a single page may answer 407. So the pair is used last, also by jobs with a rule of
+		// their own, and never keeps the jobs of others waiting.
+		v.Ban = rotation.UsedLast
 	case b.kind == rotation.Relayed:
 		// Only a response below 400 shows that the site serves this proxy. An error page may come before the site
 		// examines the client.
@@ -55,13 +59,13 @@ func (b blame) verdict(f facts) rotation.Verdict {
 
 // ofProxy reports whether the failure may be the proxy's and may pass by itself. A proxy with wrong credentials does not
 // recover by itself.
-func (b blame) ofProxy() bool {
+func (b *blame) ofProxy() bool {
 	return b.trip == 0 && (b.kind == rotation.ProxyFault || b.kind == rotation.Unclear)
 }
 
 // cost returns the tokens of the retry budget that a retry after this failure takes. A failover loads no target twice, so
 // it costs less.
-func (b blame) cost() float64 {
+func (b *blame) cost() float64 {
 	// The two costs share one bucket, so failovers and retries limit each other.
 	if b.failover {
 		return costOfFailover
@@ -125,7 +129,7 @@ func endJob(code, reason, text string) blame {
 //
 // The order of the cases is part of the policy. A stop comes first, because it makes every other error meaningless.
 // Failures of the job and of this host come before those of others.
-func judge(f facts) blame {
+func judge(f *facts) blame {
 	if f.err == nil {
 		return judgeResponse(f)
 	}
@@ -172,7 +176,7 @@ func judge(f facts) blame {
 
 // judgeResponse judges a complete response by its status and by the ban rules. A status is blamed on the target only if
 // it came through a tunnel or cannot be the proxy's own.
-func judgeResponse(f facts) blame {
+func judgeResponse(f *facts) blame {
 	// The cases run from the most specific to the most general. A 407 comes first, because its meaning depends
 	// on who can have said it.
 	status := http.StatusText(f.status)

@@ -20,17 +20,13 @@ const (
 )
 
 // read reads the whole encoded body and then decodes it. So a decoder, which may need much memory, holds none while the
-// body arrives, and it is known by then whether the body is complete. The limit is the smaller one of the worker and of
-// the job.
+// body arrives, and it is known by then whether the body is complete.
 func (x *exchanges) read(ctx context.Context) error {
-	limit := x.run.f.cfg.MaxBodyBytes
-	if own := x.run.job.MaxBodyBytes; own > 0 {
-		limit = min(limit, own)
-	}
+	limit := x.run.maxBody()
 	codings := codings(x.resp.Response)
 	var err error
-	// The header of a HEAD names the codings of a body that does not come.
-	if len(codings) == 0 || x.method == http.MethodHead {
+	// The header of an answer to HEAD, and of a 304, names the codings of a body that does not come.
+	if len(codings) == 0 || !x.hasBody() {
 		x.body, err = x.run.f.bodies.read(ctx, x.source(ctx, limit), x.length(), limit, &x.memory)
 	} else {
 		x.body, err = x.readEncoded(ctx, codings, limit)
@@ -50,6 +46,14 @@ func (x *exchanges) read(ctx context.Context) error {
 	}
 	x.reachPhase(done)
 	return nil
+}
+
+// maxBody is how large the decoded body of a response may be.
+func (r *run) maxBody() int64 {
+	if own := r.job.MaxBodyBytes; own > 0 {
+		return min(r.f.cfg.MaxBodyBytes, own)
+	}
+	return r.f.cfg.MaxBodyBytes
 }
 
 // length is the announced length of the encoded body; below zero if it is not known. fill checks it against the limit

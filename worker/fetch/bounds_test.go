@@ -98,7 +98,7 @@ func TestEveryBoundHoldsInEveryStage(t *testing.T) {
 				if b.cause != nil {
 					defer time.AfterFunc(bound, func() { cancel(b.cause) }).Stop()
 				}
-				o := r.f.Do(ctx, job, jobs.Progress{})
+				o := r.f.Do(ctx, job, &jobs.Progress{})
 				// It holds within a second. This machine may be busy, and unbound all of them would take far longer.
 				if took := time.Since(began); took < bound-time.Millisecond || took > 20*time.Second {
 					t.Errorf("it took %v, want little more than %v", took, bound)

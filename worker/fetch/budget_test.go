@@ -61,7 +61,7 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 			f := fetch.New(fetch.Config{
 				Pool: pool, Policy: func() jobs.Policy { return policy }, Dial: answering("500 Internal Server Error", &served),
 				RetryBudget: budget, RetryFloor: floor,
-				Observer: fetch.Observer{AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) {
+				Observer: fetch.Observer{AttemptEnded: func(a *jobs.Attempt, _ int64, _ string) {
 					mu.Lock()
 					defer mu.Unlock()
 					if a.Attempt == 1 {
@@ -82,7 +82,7 @@ func TestRetriesKeepToTheirBudgetAndEachHasItsTurn(t *testing.T) {
 					if err != nil {
 						t.Error(err)
 					}
-					if r := toTheEnd(t, f, job); r.Error != jobs.ErrAttemptsExhausted || r.AttemptCount != 5 {
+					if r := toTheEnd(t, f, &job); r.Error != jobs.ErrAttemptsExhausted || r.AttemptCount != 5 {
 						t.Errorf("budget %v: job %d ended as %s after %d attempts, want that it had all of them", budget, i, r.Error, r.AttemptCount)
 					}
 				})
@@ -124,7 +124,7 @@ func failing(t *testing.T, floor float64) (run func(payload string), waits func(
 		if err != nil {
 			t.Error(err)
 		}
-		toTheEnd(t, f, job)
+		toTheEnd(t, f, &job)
 	}
 	waits = func() []time.Duration {
 		mu.Lock()
@@ -195,7 +195,7 @@ func TestAFailoverCostsAThirdOfARetry(t *testing.T) {
 				{ID: fmt.Sprint("a", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("a%d.test:80", i)}},
 				{ID: fmt.Sprint("b", i), URL: &url.URL{Scheme: "http", Host: fmt.Sprintf("b%d.test:80", i)}},
 			})
-			if o := f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{}); o.Result.Outcome != jobs.Succeeded || i > 1000 {
+			if o := f.Do(t.Context(), decode(t, "http://shop.test/"), &jobs.Progress{}); o.Result.Outcome != jobs.Succeeded || i > 1000 {
 				t.Fatalf("job %d: %s %s", i, o.Result.Error, o.Result.Detail)
 			}
 		}
@@ -208,11 +208,11 @@ func TestAFailoverCostsAThirdOfARetry(t *testing.T) {
 }
 
 // toTheEnd runs a job to its end; as the queue does, it brings it back when its time has come.
-func toTheEnd(t *testing.T, f *fetch.Fetcher, job jobs.Job) jobs.Result {
+func toTheEnd(t *testing.T, f *fetch.Fetcher, job *jobs.Job) jobs.Result {
 	t.Helper()
 	var progress jobs.Progress
 	for {
-		o := f.Do(t.Context(), job, progress)
+		o := f.Do(t.Context(), job, &progress)
 		if o.Kind != jobs.RunScheduled {
 			return o.Result
 		}

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,14 +118,14 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 			return &tls.Config{Certificates: []tls.Certificate{certificate(r.T, change)}}
 		})
 	}
-	tunnel := func(rest string, later string) func(*rig) string {
+	answer := func(status, rest, later string) func(*rig) string {
 		return func(r *rig) string {
 			return "http://" + r.script(func(_ int64, c net.Conn) {
 				in := bufio.NewReader(c)
 				if _, err := http.ReadRequest(in); err != nil {
 					return
 				}
-				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+rest)
+				_, _ = io.WriteString(c, status+" 200 OK\r\n"+rest)
 				if later != "" {
 					_, _ = in.ReadByte()
 					_, _ = io.WriteString(c, later)
@@ -132,6 +133,7 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 			}).String()
 		}
 	}
+	tunnel := func(rest, later string) func(*rig) string { return answer("HTTP/1.1", rest, later) }
 	secureProxy := func(cert func(*rig) tls.Certificate) func(*rig) string {
 		return func(r *rig) string {
 			config := &tls.Config{Certificates: []tls.Certificate{cert(r)}}
@@ -186,6 +188,7 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 		"a TLS proxy that answers":       {"https://example.com/", says("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"), "the proxy answered CONNECT with 400 Bad Request; if the proxy speaks TLS, list it as https://", jobs.FaultUnclear},
 		"a TLS proxy and a plain target": {"http://shop.test/", says("\x15\x03\x01\x00\x02\x02\x28"), "the answer is TLS, not HTTP; if the proxy speaks TLS, list it as https://", jobs.FaultUnclear},
 		"a page at once":                 {"https://example.com/", tunnel("Content-Type: text/html\r\n\r\n<html>s3cret login</html>", ""), "the proxy sent a page instead of a tunnel", jobs.FaultProxy},
+		"a page behind a small http":     {"https://example.com/", answer("http/1.1", "Content-Type: text/html\r\n\r\n<html>s3cret login</html>", ""), "the proxy sent a page instead of a tunnel", jobs.FaultProxy},
 		"a page afterwards":              {"https://example.com/", tunnel("Content-Type: text/html\r\nContent-Length: 25\r\n\r\n", "<html>s3cret login</html>"), "the proxy sent a page instead of a tunnel", jobs.FaultProxy},
 		"a tunnel with a Content-Type":   {"https://example.com/", tunnel("Content-Type: text/html\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n\r\n"), "it does not speak TLS", jobs.FaultUnclear},
 		"other schemes to CONNECT":       {"https://example.com/", says("HTTP/1.1 407 No\r\nProxy-Authenticate: Digest realm=\"s3cret, Bearer\", nonce=s3cret\r\nProxy-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n"), "the proxy answered CONNECT with 407 Proxy Authentication Required: it offers Digest, NTLM, and gofer sends Basic", jobs.FaultProxy},
@@ -269,9 +272,47 @@ func TestAnAttemptNamesItsCause(t *testing.T) {
 	}
 }
 
-// block is a header block of HTTP/2 with one field.
-func block(name, value string) []byte {
+// block is a header block of HTTP/2 with these fields.
+func block(namesAndValues ...string) []byte {
 	var b strings.Builder
-	_ = hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: name, Value: value})
+	encoder := hpack.NewEncoder(&b)
+	for pair := range slices.Chunk(namesAndValues, 2) {
+		_ = encoder.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1]})
+	}
 	return []byte(b.String())
+}
+
+// A proxy that relayed a response speaks what it is listed with, so a site that hangs up gives no reason to doubt that.
+func TestAProxyThatWorksIsNotSaidToNeedAnotherScheme(t *testing.T) {
+	r := newRig(t, nil)
+	silent := r.script(func(_ int64, c net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(c)) }).String()
+	r.use(r.proxy(testenv.Good, func(p *testenv.Proxy) {
+		sites := p.Resolve
+		p.Raw, p.Resolve = true, func(target string) string {
+			if strings.HasPrefix(target, "mute.test") {
+				return silent
+			}
+			return sites(target)
+		}
+	}).URL("http") + " id=p")
+	const hint = "list it as"
+	mute := func() string {
+		return r.do(`{"url":"http://mute.test/","retry":{"max_attempts":1}}`).Result.Attempts[0].Error
+	}
+	if text := mute(); !strings.Contains(text, hint) {
+		t.Fatalf("through a proxy that has relayed nothing: %q, want the hint at another scheme", text)
+	}
+	wantBody(t, r.do("http://shop.test/ok"), "hello from shop.test/ok\n")
+	if text := mute(); text == "" || strings.Contains(text, hint) {
+		t.Errorf("through a proxy that works: %q, want no hint at another scheme", text)
+	}
+	r.use(r.site(func(req *http.Request) string {
+		if strings.HasSuffix(req.RequestURI, "/mute") {
+			return ""
+		}
+		return "HTTP/1.1 302 Found\r\nLocation: /mute\r\nContent-Length: 0\r\n\r\n"
+	}) + " id=redirects")
+	if text := r.do(`{"url":"http://shop.test/","retry":{"max_attempts":1}}`).Result.Attempts[0].Error; text == "" || strings.Contains(text, hint) {
+		t.Errorf("through a proxy that has relayed a redirect of the same attempt: %q, want no hint at another scheme", text)
+	}
 }

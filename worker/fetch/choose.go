@@ -60,7 +60,7 @@ func (r *run) failedProxies() (ids []string) {
 
 // withoutProxy ends or schedules a job for which the pool has no proxy. An error of another type than
 // *rotation.NoProxyError is the job's own: it asks for something that no pool can give.
-func (r *run) withoutProxy(err error) jobs.RunOutcome {
+func (r *run) withoutProxy(err error) *jobs.RunOutcome {
 	var none *rotation.NoProxyError
 	switch {
 	case !errors.As(err, &none):
@@ -76,7 +76,7 @@ func (r *run) withoutProxy(err error) jobs.RunOutcome {
 // waitForProxy schedules a job for a time at which a proxy may be usable. It ends a job that does not wait, that has
 // waited for MaxWait, or whose time is over. A zero retryAt means that the time is not known. The job never goes
 // direct, and no attempt is counted.
-func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
+func (r *run) waitForProxy(why string, retryAt time.Time) *jobs.RunOutcome {
 	now := time.Now()
 	if r.job.WhenNoProxy == jobs.NoProxyFail {
 		return r.failed(jobs.ErrNoProxy, why)
@@ -103,5 +103,7 @@ func (r *run) waitForProxy(why string, retryAt time.Time) jobs.RunOutcome {
 		left := r.ownEnd().Sub(now)
 		at = now.Add(max(left/2, min(left, askAgainSoonest)))
 	}
-	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, NoProxy: true}
+	o := r.scheduled(at)
+	o.NoProxy = true
+	return o
 }

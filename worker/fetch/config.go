@@ -88,8 +88,8 @@ type Observer struct {
 	SitesChanged func([]sites.Event)
 	SiteAwaited  func(sites.State)
 	// AttemptEnded is called for each attempt, also for one that is not counted against its job, with the bytes that it received
-	// and, if it failed, a short reason from a closed list.
-	AttemptEnded func(queue string, a jobs.Attempt, bytes int64, reason string)
+	// and, if it failed, a short reason from a closed list. The observer must not change the attempt.
+	AttemptEnded func(a *jobs.Attempt, bytes int64, reason string)
 	// Answered is called for each attempt through a proxy that a site answered, with the site and the status.
 	Answered func(site, proxy string, status int)
 	// Picked is called for each pick of a proxy, with the time that it took and the *rotation.NoProxyError that it ended with.
@@ -111,7 +111,7 @@ func (o Observer) withDefaults() Observer {
 		o.SiteAwaited = func(sites.State) {}
 	}
 	if o.AttemptEnded == nil {
-		o.AttemptEnded = func(string, jobs.Attempt, int64, string) {}
+		o.AttemptEnded = func(*jobs.Attempt, int64, string) {}
 	}
 	if o.Answered == nil {
 		o.Answered = func(string, string, int) {}

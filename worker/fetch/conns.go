@@ -45,15 +45,16 @@ type conn struct {
 }
 
 // isAlive reports whether an idle connection can carry another exchange. HTTP/2 notices the end of a connection by
-// itself. Nobody reads an idle connection of HTTP/1.1, so its socket is asked whether something has come: whatever comes
-// unasked, an end or bytes, makes it unusable.
+// itself, and a server that allows no stream at present: a request would wait for it until its time is over. Nobody reads an idle
+// connection of HTTP/1.1, so its socket is asked whether something has come: whatever comes unasked, an end or bytes, makes it
+// unusable.
 func (cn *conn) isAlive() bool {
 	// A gateway closes idle connections by its own rule: a connection near its end could lose a request.
 	if cn.ttl > 0 && !cn.since.IsZero() && time.Since(cn.since) > cn.ttl {
 		return false
 	}
 	if cn.http2 != nil {
-		return cn.http2.Err() == nil
+		return cn.http2.Available() > 0
 	}
 	return cn.http1.IsQuiet()
 }
@@ -154,6 +155,9 @@ func (c *conns) put(cn *conn) {
 		list := c.list(cn.key)
 		if full = len(list.conns) >= c.perKey; !full {
 			cn.since = time.Now()
+			if cn.http2 != nil { // nobody reads an idle connection of HTTP/1.1
+				cn.meter.allow(maxIdleBytes)
+			}
 			list.conns = append(list.conns, cn)
 			c.n++
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -33,9 +34,16 @@ type cookieID struct{ name, domain, path string }
 // store takes the cookies of a response to u that are within the bounds. When the jar is full, the cookies that came
 // first stay and new ones are dropped. A cookie that the response deletes frees its place.
 func (c *cookies) store(u jobs.URL, resp *http.Response) {
-	for _, cookie := range resp.Cookies() {
-		// Replacing a cookie that is known needs no new place, so it is admitted when the jar is full.
+	for _, line := range resp.Header["Set-Cookie"] {
+		cookie := parseCookie(line)
+		if cookie == nil {
+			continue
+		}
 		id := identify(cookie, u)
+		if !mayCover(id.domain, u.Hostname()) {
+			continue // the jar would refuse it, so it must not take a place
+		}
+		// Replacing a cookie that is known needs no new place, so it is admitted when the jar is full.
 		_, known := c.kept[id]
 		if len(cookie.Name)+len(cookie.Value) > maxCookieBytes || !known && len(c.kept) >= maxCookies {
 			continue
@@ -54,6 +62,27 @@ func (c *cookies) store(u jobs.URL, resp *http.Response) {
 	}
 }
 
+// parseCookie reads a Set-Cookie field as browsers and curl do, or returns nil. net/http alone drops names and values that they
+// send, such as one with letters beyond ASCII; it reads the attributes other than the age.
+func parseCookie(line string) *http.Cookie {
+	pair, attributes, _ := strings.Cut(line, ";")
+	name, value, found := strings.Cut(pair, "=")
+	name, value = strings.Trim(name, " \t"), strings.Trim(value, " \t")
+	if !found || name == "" || strings.ContainsFunc(name+value, isControl) {
+		return nil
+	}
+	cookie, err := http.ParseSetCookie("x=;" + attributes)
+	if err != nil {
+		return nil
+	}
+	cookie.Name, cookie.Value = name, value
+	readAge(cookie, attributes)
+	return cookie
+}
+
+// isControl reports whether no cookie has the character.
+func isControl(c rune) bool { return c < ' ' || c == 0x7f }
+
 // identify is the identity of a cookie that a response to u sets. The default path is the directory (RFC 6265, 5.1.4).
 func identify(cookie *http.Cookie, u jobs.URL) cookieID {
 	path := cookie.Path
@@ -62,6 +91,17 @@ func identify(cookie *http.Cookie, u jobs.URL) cookieID {
 	}
 	domain := strings.TrimPrefix(strings.ToLower(cookie.Domain), ".")
 	return cookieID{cookie.Name, cmp.Or(domain, u.Hostname()), path}
+}
+
+// mayCover reports whether a host may set cookies for a domain (RFC 6265, 5.3): for itself, or for one above it that is no public
+// suffix. Above an address there is none.
+func mayCover(domain, host string) bool {
+	if domain == host {
+		return true
+	}
+	suffix, _ := publicsuffix.PublicSuffix(domain)
+	_, err := netip.ParseAddr(host)
+	return suffix != domain && err != nil && strings.HasSuffix(host, "."+domain)
 }
 
 // values are the values of the Cookie header of a request for u, if own are those that the job gives it. A cookie of a
@@ -85,7 +125,8 @@ func (c *cookies) values(u jobs.URL, own []string) []string {
 		}
 	}
 	for _, cookie := range stored {
-		pairs = append(pairs, cookie.String())
+		// Cookie.String would put quotes around some values, which a site would take for a part of the value.
+		pairs = append(pairs, cookie.Name+"="+cookie.Value)
 	}
 	// One field only, as RFC 6265, 5.4 demands of a client.
 	return []string{strings.Join(pairs, "; ")}

@@ -45,20 +45,40 @@ func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("c%d=v", i)
 	}
+	refused, ofAddress := make([]string, 300), make([]string, 60)
+	for i := range refused {
+		refused[i] = fmt.Sprintf("r%d=v; Domain=%s", i, []string{"other.test", "test", "op.test", "shop.test.", "www.shop.test"}[i%5])
+	}
+	for i := range ofAddress {
+		ofAddress[i] = fmt.Sprintf("r%d=v; Domain=8.8", i)
+	}
 	for name, c := range map[string]struct {
 		own  string // the job's Cookie
 		want string
 		hops []string
 	}{
-		"to the same host":          {want: "seen=1", hops: []string{found("/", "seen=1; Path=/")}},
-		"to its path only":          {want: "b=2", hops: []string{found("/x/y", "a=1; Path=/elsewhere", "b=2; Path=/x")}},
-		"to its domain":             {want: "a=1", hops: []string{found("http://sub.shop.test/", "a=1; Domain=shop.test", "b=2")}},
-		"to no other domain":        {want: "", hops: []string{found("http://other.test/", "a=1; Domain=shop.test", "b=2; Domain=other.test")}},
-		"to no public suffix":       {want: "", hops: []string{found("http://other.test/", "a=1; Domain=test")}},
-		"to no other public suffix": {want: "", hops: []string{found("http://a.co.uk/"), found("http://b.co.uk/", "a=1; Domain=co.uk")}},
-		"to no plain URL if secure": {want: "b=2", hops: []string{found("/", "a=1; Secure", "b=2")}},
-		"over several hops":         {want: "a=2; b=3", hops: []string{found("/", "a=1", "b=3"), found("/", "a=2"), found("/")}},
-		"until it expires":          {want: "b=2", hops: []string{found("/", "a=1", "b=2"), found("/", "a=; Max-Age=0")}},
+		"to the same host":           {want: "seen=1", hops: []string{found("/", "seen=1; Path=/")}},
+		"to its path only":           {want: "b=2", hops: []string{found("/x/y", "a=1; Path=/elsewhere", "b=2; Path=/x")}},
+		"to its domain":              {want: "a=1", hops: []string{found("http://sub.shop.test/", "a=1; Domain=shop.test", "b=2")}},
+		"to no other domain":         {want: "", hops: []string{found("http://other.test/", "a=1; Domain=shop.test", "b=2; Domain=other.test")}},
+		"to no public suffix":        {want: "", hops: []string{found("http://other.test/", "a=1; Domain=test")}},
+		"to no other public suffix":  {want: "", hops: []string{found("http://a.co.uk/"), found("http://b.co.uk/", "a=1; Domain=co.uk")}},
+		"to no plain URL if secure":  {want: "b=2", hops: []string{found("/", "a=1; Secure", "b=2")}},
+		"over several hops":          {want: "a=2; b=3", hops: []string{found("/", "a=1", "b=3"), found("/", "a=2"), found("/")}},
+		"until it expires":           {want: "b=2", hops: []string{found("/", "a=1", "b=2"), found("/", "a=; Max-Age=0")}},
+		"for longer than any number": {want: "a=1; b=2; c=3", hops: []string{found("/", "a=1; Max-Age=9999999999", "b=2; Max-Age=31536000000", "c=3; Max-Age="+strings.Repeat("9", 30))}},
+		"until a date in any form": {want: "z=1", hops: []string{
+			found("/", "a=1", "b=2", "c=3", "d=4", "e=5", "f=6", "g=7", "h=8", "z=1"),
+			found("/", "a=; Expires=Thu, 01-Jan-70 00:00:01 GMT", "b=; expires = Thu, 1 Jan 1970 0:00:01 GMT", "c=; EXPIRES=Thu Jan 01 1970 00:00:01 GMT+0100",
+				"d=; Expires=Thursday, 31-Dec-99 23:59:59 GMT", "e=; Expires=Thu, 01 Jan 1970 00:00:01", "f=; Expires=00:00:01 1970 january 1st", "g=; Max-Age=-"+strings.Repeat("9", 30),
+				"h=; Expires=Fri, 31-Dec-9999 23:59:59 GMT; Max-Age=000"),
+		}},
+		"whatever is no date": {want: "a=; b=; c=; d=; e=; f=; g=; h=; i=; j=; k=; l=1", hops: []string{
+			found("/", "a=1", "b=1", "c=1", "d=1", "e=1", "f=1", "g=1", "h=1", "i=1", "j=1", "k=1", "l=1"),
+			found("/", "a=; Expires=0", "b=; Expires=-1", "c=; Expires=1970-01-01T00:00:01Z", "d=; Expires=Thu, 30 Feb 1970 00:00:01 GMT", "e=; Expires=Thu, 01 Jan 1600 00:00:01 GMT",
+				"f=; Expires=Thu, 01 Jan 1970 24:00:01 GMT", "g=; Expires=Thu, 01 Jan 1970 00:60:01 GMT", "h=; Expires=Thu, 01 Jan 1970 00:00:61 GMT", "i=; Max-Age=", "j=; Max-Age=-", "k=; Max-Age=0s",
+				"l=1; Expires=Fri, 01 Jan 69 00:00:00 GMT"),
+		}},
 		"beside the job's own":      {own: "x=1; y=2", want: "x=1; y=2; a=3", hops: []string{found("/", "a=3")}},
 		"in place of the job's own": {own: "a=1;b=2 ;  A=3", want: "b=2; A=3; a=4", hops: []string{found("/", "a=4")}},
 		"the job's own alone":       {own: "a=1;b=2 ;  A=3", want: "a=1;b=2 ;  A=3", hops: []string{found("/", "a=4; Path=/elsewhere")}},
@@ -66,7 +86,13 @@ func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
 			hops: []string{found("http://other.test/"), found("/", "a=2")}},
 		"the job's own not again": {own: "secret=1", want: "a=2",
 			hops: []string{found("http://other.test/", "a=2"), found("http://shop.test/")}},
-		"up to fifty of them": {want: strings.Join(many[:50], "; "), hops: []string{found("/", many...)}},
+		"as they are": {want: `a=b c; q="x y"; c=1, 2; ü=ä` + "\xff; n m=v; e=; j={\"k\":[1]}; s=t", hops: []string{
+			found("/", "a=b c", `q="x y"`, "c=1, 2", "ü=ä\xff", "n m=v", "e=", `j={"k":[1]}`, " s =\tt ; Path=/"),
+		}},
+		"without those that no browser keeps":  {want: "b=2", hops: []string{found("/", "a\x01=1", "a=\x7f", "a", "=1", "", ";", "a=1\rX: y", "b=2")}},
+		"up to fifty of them":                  {want: strings.Join(many[:50], "; "), hops: []string{found("/", many...)}},
+		"beside any number that are refused":   {want: "a=1; b=2", hops: []string{found("/", append(refused, "a=1", "b=2; Domain=.SHOP.test")...)}},
+		"beside those of a part of an address": {want: "a=1", hops: []string{found("http://8.8.8.8/"), found("/", append(ofAddress, "a=1")...)}},
 		"in the room of expired ones": {want: strings.Join(append(many[1:50:50], "new=1"), "; "),
 			hops: []string{found("/", many...), found("/", "late=1", "c0=; Max-Age=0", "new=1")}},
 		"up to 4 KiB": {want: "b=" + strings.Repeat("v", 4095), hops: []string{found("/", "a="+strings.Repeat("v", 4096), "b="+strings.Repeat("v", 4095))}},

@@ -150,9 +150,27 @@ func (b *builder) build(ctx context.Context, socket net.Conn) (*conn, error) {
 // secure does a TLS handshake with the other end, the proxy or the target. name is checked against the certificate. An
 // error of a handshake leaves closing to the caller.
 func (b *builder) secure(ctx context.Context, nc net.Conn, name string, o offer) (*tls.Conn, error) {
-	secured := tls.Client(nc, &tls.Config{RootCAs: b.run.f.conns.roots, MinVersion: tls.VersionTLS12, CipherSuites: o.suites(), NextProtos: o.protocols(), ServerName: name})
-	return secured, secured.HandshakeContext(ctx)
+	asked := false
+	secured := tls.Client(nc, &tls.Config{
+		RootCAs: b.run.f.conns.roots, MinVersion: tls.VersionTLS12, CipherSuites: o.suites(), NextProtos: o.protocols(), ServerName: name,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked = true
+			return new(tls.Certificate), nil // none, as without this function
+		},
+	})
+	err := secured.HandshakeContext(ctx)
+	if err != nil && asked {
+		err = &uncertified{err}
+	}
+	return secured, err
 }
+
+// uncertified is the end of a handshake whose server had asked for a client certificate, which gofer has not. Up to TLS 1.2 the
+// alert is then the one that also says that there is no common suite (RFC 5246, 7.4.6).
+type uncertified struct{ error }
+
+// Unwrap returns the error of the handshake.
+func (e *uncertified) Unwrap() error { return e.error }
 
 // tunnel asks an HTTP proxy for a tunnel. Any 2xx opens it (RFC 9110, 9.3.6).
 func (b *builder) tunnel(nc, socket net.Conn) (net.Conn, error) {

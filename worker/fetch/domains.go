@@ -171,12 +171,12 @@ func (f *Fetcher) DomainWaits() int64 {
 	return f.domains.waited
 }
 
-// acquireDomain waits until the limits of the job's domain allow an attempt. If that is not soon, acquired is false and outcome
-// schedules the job.
-func (r *run) acquireDomain(ctx context.Context) (release func(began bool), outcome jobs.RunOutcome, acquired bool) {
+// acquireDomain waits until the limits of the job's domain allow an attempt. If that is not soon, it returns how the job waits
+// or ends instead.
+func (r *run) acquireDomain(ctx context.Context) (release func(began bool), end *jobs.RunOutcome) {
 	s := r.f.domains
 	if !s.isLimited() {
-		return func(bool) {}, jobs.RunOutcome{}, true
+		return func(bool) {}, nil
 	}
 	name := domainOf(r.job.Target().Hostname())
 	reserved := r.progress.Reservation
@@ -185,20 +185,20 @@ func (r *run) acquireDomain(ctx context.Context) (release func(began bool), outc
 		now := time.Now()
 		in, at, wait := s.acquire(name, reserved, now)
 		if in != nil {
-			return func(began bool) { s.release(in, time.Since(now), began) }, jobs.RunOutcome{}, true
+			return func(began bool) { s.release(in, time.Since(now), began) }, nil
 		}
 		if cause := r.checkDeadline(now.Add(wait)); cause != nil {
-			return nil, r.outOfTime(cause), false
+			return nil, r.outOfTime(cause)
 		}
 		// retry.timeout runs from the first attempt, or from the first wait for a proxy or a resting site, but not while the job
 		// waits for its turn.
 		ownTime := r.policy.Timeout > 0 && r.progress.Started.IsZero()
 		if spent += wait; spent > r.f.cfg.InlineWait || ownTime {
 			r.progress.Reservation = at
-			return nil, jobs.RunOutcome{Kind: jobs.RunScheduled, At: now.Add(wait), Progress: r.progress}, false
+			return nil, r.scheduled(now.Add(wait))
 		}
 		if sleep(ctx, wait); ctx.Err() != nil {
-			return nil, r.stopped(ctx), false
+			return nil, r.stopped(ctx)
 		}
 		reserved = at
 	}

@@ -86,7 +86,7 @@ func (w *watched) ask(t *testing.T, n int, change func(*fetch.Config), hosts ...
 				}
 				var progress jobs.Progress
 				for {
-					o := f.Do(t.Context(), job, progress)
+					o := f.Do(t.Context(), &job, &progress)
 					if o.Kind == jobs.RunScheduled {
 						mu.Lock()
 						parked++
@@ -163,13 +163,13 @@ func TestWaitForASiteEndsWithTheDeadline(t *testing.T) {
 		f := fetch.New(fetch.Config{Pool: pool, Policy: jobs.DefaultPolicy, Dial: w.dial, HostRate: 0.01})
 		defer w.serves.Wait()
 		defer f.Close()
-		do := func() jobs.RunOutcome {
+		do := func() *jobs.RunOutcome {
 			payload := fmt.Appendf(nil, `{"url":"http://www.shop.test/","deadline":%q}`, time.Now().Add(time.Minute).Format(time.RFC3339))
 			job, err := jobs.Decode("default", "j", payload)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return f.Do(t.Context(), job, jobs.Progress{})
+			return f.Do(t.Context(), &job, &jobs.Progress{})
 		}
 		if o := do(); o.Result.Outcome != jobs.Succeeded {
 			t.Errorf("the first job: %+v, want success", o)

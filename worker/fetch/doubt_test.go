@@ -111,13 +111,13 @@ func crowdOf(t *testing.T, scheme string, n int, status func(proxy, host string)
 	return f, pool, func() { f.Close(); served.Wait() }
 }
 
-func decode(t *testing.T, payload string) jobs.Job {
+func decode(t *testing.T, payload string) *jobs.Job {
 	t.Helper()
 	job, err := jobs.Decode("default", "j", []byte(payload))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return job
+	return &job
 }
 
 // The end of a crawl: what is left are sites that no longer exist, and the proxies say so by 502.

@@ -73,7 +73,7 @@ func bodyText(err error) string {
 		return "it is not what its Content-Encoding says"
 	case errors.Is(err, errMemory):
 		return errMemory.Error()
-	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errInner):
+	case errors.Is(err, errTooLarge), errors.Is(err, errRedirects), errors.Is(err, errInner), errors.Is(err, errFlooded):
 		return innermost(err).Error()
 	case errors.Is(err, errAttemptTimeout), errors.Is(err, errStalled), errors.Is(err, errExpired), errors.Is(err, errTimedOut):
 		return "timeout"
@@ -180,13 +180,16 @@ func tlsText(err error) string {
 	}
 	if code, ok := alert(err); ok {
 		text := strings.TrimPrefix(code.Error(), "tls: ")
+		if code == handshakeFailure && hasType[*uncertified](err) {
+			return wantsCertificate(text)
+		}
 		switch code {
 		case handshakeFailure, 71: // insufficient_security
 			return "no common cipher (" + text + ")"
 		case 70: // protocol_version
 			return "no common version of TLS (" + text + ")"
 		case 42, 43, 46, 48, 49, 116: // of a certificate
-			return "a client certificate is wanted, or ours are not trusted (" + text + ")"
+			return wantsCertificate(text)
 		}
 		return "TLS alert (" + text + ")"
 	}
@@ -197,6 +200,11 @@ func tlsText(err error) string {
 		{"tls: server selected unsupported protocol version", "no common version of TLS"}, {"tls: failed to parse certificate", "its certificate cannot be read"},
 		{"tls: server's certificate", "its certificate cannot be used"}, {"x509: ", "its certificate cannot be read"}, {"tls: ", "TLS failed"}, {"net/http: TLS handshake timeout", "timeout"},
 	})
+}
+
+// wantsCertificate describes a server that accepts only clients with a certificate. text names its alert.
+func wantsCertificate(text string) string {
+	return "a client certificate is wanted, or ours are not trusted (" + text + ")"
 }
 
 // handshakeFailure is the alert of a server that finds no common cipher.

@@ -49,6 +49,8 @@ type exchanges struct {
 	phase           atomic.Int32
 	changed         atomic.Int64           // when the phase changed last, in nanoseconds since started
 	spent           [done + 1]atomic.Int64 // nanoseconds in each phase
+	waited          atomic.Int64           // nanoseconds of spent[waiting] before the newest request
+	written         atomic.Bool            // all of the newest request has been written
 	lookups         lookups
 	sent            atomic.Bool // a request, or a part of it, may have reached the target
 	stall           stallWatch
@@ -180,13 +182,12 @@ func (r *run) firstRequest() request {
 // exchangeOnce does one exchange. It returns the next request if the response is a redirect to follow, else it keeps the
 // response. n counts the redirects before it.
 func (x *exchanges) exchangeOnce(ctx context.Context, req request, n int) (next *request, err error) {
-	// The time to the first byte is that of this exchange only, while spent adds up all of them.
-	waited := x.spent[waiting].Load()
 	l, err := x.send(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	x.firstByte = time.Duration(x.spent[waiting].Load() - waited)
+	// The time to the first byte is that of this request only, while spent adds up all of them.
+	x.firstByte = time.Duration(x.spent[waiting].Load() - x.waited.Load())
 	reusable := false
 	defer func() { x.giveBack(l, reusable) }() // also after a panic
 	if next, err = x.redirect(ctx, l, req, n); err == nil && next == nil {
@@ -248,6 +249,8 @@ func (x *exchanges) open(ctx context.Context) (connLease, error) {
 // roundTrip sends the request and waits for the head of the response. If it fails, the connection is closed and must not
 // be given back again.
 func (x *exchanges) roundTrip(ctx context.Context, l connLease, req request) (err error) {
+	x.waited.Store(x.spent[waiting].Load())
+	x.written.Store(false)
 	x.reachPhase(sending)
 	x.method = req.method
 	if l.http2 != nil {
@@ -283,10 +286,14 @@ func (x *exchanges) roundTrip2(ctx context.Context, l connLease, req request) er
 	if err != nil {
 		return errors.New("the request cannot be built")
 	}
+	l.meter.allow(maxHTTP2Overhead + 4*x.run.maxBody())
 	r.URL, r.Host, r.Header = http2URL(x.target), x.target.Authority(), req.header
 	resp, err := l.http2.RoundTrip(r)
 	if err == nil {
 		x.responseBegan(l.meter) // again, if an informational response came before
+		err = checkHTTP2(resp)
+	}
+	if err == nil {
 		// Its Fields stay nil: HTTP/2 does not keep the order of fields that repeat.
 		x.resp = &http1.Response{Response: resp}
 	}

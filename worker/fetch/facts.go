@@ -27,7 +27,9 @@ type facts struct {
 	proxyScheme   string
 	plain         bool // no tunnel: the response may be the proxy's own
 	// healthy says that the proxy reached a target lately or in an earlier exchange, although it now wants other credentials.
-	healthy         bool
+	healthy bool
+	// works says of a failure that the proxy relayed a response lately or in an earlier exchange: it is listed with its scheme.
+	works           bool
 	sent            bool
 	stalled         bool          // the response arrived too slowly
 	missedReadToken bool          // time ran out while the attempt beside it read its response
@@ -50,15 +52,16 @@ type facts struct {
 	memoryTime            time.Duration // the part of latency in which it waited for memory
 }
 
-// facts gathers what is known about an attempt once its exchanges have ended. It also remembers refused certificates in the run.
-func (r *run) facts(ctx context.Context, a *flight) facts {
-	x, lease := a.x, a.lease
-	f := facts{
+// gatherFacts records what is known about an attempt once its exchanges have ended. It also remembers refused certificates in the
+// run.
+func (r *run) gatherFacts(ctx context.Context, a *flight) {
+	x, lease, f := a.x, a.lease, &a.facts
+	*f = facts{
 		err: x.err, phase: phase(x.phase.Load()), host: x.host, status: x.status(), direct: lease.Proxy() == nil, sent: x.sent.Load(), ended: x.ended, otherProtocol: x.otherProtocol, missedReadToken: x.missedReadToken,
 		responded: x.err == nil || errors.Is(x.err, errTooLarge),
 		stopped:   ctx.Err() != nil && x.err != nil, latency: time.Since(x.started),
 	}
-	r.addCause(&f, x)
+	r.addCause(f, x)
 	f.resolveTime, f.memoryTime = x.resolveTime(), x.memory.waited
 	f.dialTime = x.timeIn(connecting) - f.resolveTime
 	if x.resp != nil {
@@ -69,9 +72,10 @@ func (r *run) facts(ctx context.Context, a *flight) facts {
 		f.plain = strings.HasPrefix(x.url, "http://") && strings.HasPrefix(x.proxy.Scheme, "http")
 	}
 	if f.responded {
-		r.addResponse(&f, x)
+		r.addResponse(f, x)
 	} else {
 		errors.As(x.err, &f.refused)
+		f.works = x.host != "" || lease.Proxy() != nil && lease.Healthy()
 		if opening := (*openError)(nil); errors.As(x.err, &opening) {
 			f.otherProtocol = opening.otherProtocol
 		}
@@ -86,7 +90,6 @@ func (r *run) facts(ctx context.Context, a *flight) facts {
 	}
 	f.refusedThrough = len(r.refusedCerts)
 	f.proven = f.responded && strings.HasPrefix(x.url, "https://")
-	return f
 }
 
 // addCause records which bound ended the attempt, by the cause of the context. A bound that the job chose is recorded as such,
@@ -129,7 +132,7 @@ func (r *run) noteRefusedCert(x *exchanges, key string) {
 
 // targetStatus returns the status of the target's response, zero without one. A 407 is that of a proxy: the one picked,
 // or one in front of the target.
-func (f facts) targetStatus() int {
+func (f *facts) targetStatus() int {
 	if f.status == http.StatusProxyAuthRequired && !f.direct {
 		return 0
 	}
@@ -138,4 +141,4 @@ func (f facts) targetStatus() int {
 
 // isMostOf reports whether a part of an attempt took more than half of the attempt's time. The party that took most of
 // the time is blamed for a timeout. Half of the time is a bound that at most one part can exceed.
-func (f facts) isMostOf(part time.Duration) bool { return part > f.latency/2 }
+func (f *facts) isMostOf(part time.Duration) bool { return part > f.latency/2 }

@@ -17,7 +17,7 @@ import (
 )
 
 // judgeDirect judges a failure of a direct fetch: only the target can be to blame.
-func judgeDirect(f facts) blame {
+func judgeDirect(f *facts) blame {
 	var dns *net.DNSError
 	switch {
 	// The address was checked at the moment of the connection; nothing has been sent.
@@ -32,12 +32,14 @@ func judgeDirect(f facts) blame {
 	case f.outOfTime():
 		return blameTarget("timeout", f.timeoutText())
 	}
-	return blameTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
+	b := blameTarget("connect", "the target failed in phase "+f.phase.String()+": "+brief(f.err))
+	b.unsent = f.host == "" && isUnprocessed(f.err)
+	return b
 }
 
 // judgeLocal judges a failure of this host, which is neither the proxy's nor the target's. Such an attempt is not
 // counted unless the request was sent: another proxy is tried at once.
-func judgeLocal(f facts) blame {
+func judgeLocal(f *facts) blame {
 	// The request has not left this host, so the attempt is made again through another proxy unless it was sent
 	// before.
 	b := blame{kind: rotation.Neutral, reason: "local", failover: true, local: !f.direct && !f.sent}
@@ -58,7 +60,7 @@ func judgeLocal(f facts) blame {
 // isLocal reports whether this host failed: it had no descriptor, memory, address or port left, its resolver did not work, or
 // most of the time was spent on that. The order matters: waiting for memory and a slow resolver also show as a
 // timeout.
-func (f facts) isLocal() bool {
+func (f *facts) isLocal() bool {
 	var dns *net.DNSError
 	switch {
 	case f.lacksMemory():
@@ -73,7 +75,7 @@ func (f facts) isLocal() bool {
 
 // lacksMemory reports whether an attempt failed because it waited for memory. A peer that is read too slowly may close
 // the connection, so that counts as well.
-func (f facts) lacksMemory() bool {
+func (f *facts) lacksMemory() bool {
 	return errors.Is(f.err, errMemory) || f.isMostOf(f.memoryTime) && (f.outOfTime() || hungUp(f.err))
 }
 
@@ -91,12 +93,12 @@ func shortage(err error) syscall.Errno {
 }
 
 // outOfTime reports whether the attempt failed because its time, or the job's, was over.
-func (f facts) outOfTime() bool {
+func (f *facts) outOfTime() bool {
 	return f.timeout || errors.Is(f.err, context.DeadlineExceeded) || errors.Is(f.err, os.ErrDeadlineExceeded)
 }
 
 // timeoutText says why time ran out.
-func (f facts) timeoutText() string {
+func (f *facts) timeoutText() string {
 	if f.exceeded > 0 {
 		return "no answer began within " + f.exceeded.Round(time.Millisecond).String() + ", in phase " + f.phase.String()
 	}
@@ -113,7 +115,7 @@ const minDialTime = time.Second
 // judgeTimeout judges by the time that each party took, and not by the phase in which time ran out. A proxy that
 // accepts a connection at once has no part in what targets do, over however many redirects. A job may allow less time
 // than any proxy needs; that is not the proxy's fault.
-func judgeTimeout(f facts) blame {
+func judgeTimeout(f *facts) blame {
 	// A job that allows less than minDialTime in all says nothing about the proxy.
 	if f.isMostOf(f.dialTime) && (!f.jobTimeout || f.latency >= minDialTime) {
 		text := "the proxy cannot be reached: timeout"
@@ -130,7 +132,7 @@ func judgeTimeout(f facts) blame {
 
 // judgeRefusal judges a response to CONNECT that opens no tunnel. No tunnel stands yet, so it is the proxy that speaks.
 // Proxies use the same status for different things, hence most of them are unclear.
-func judgeRefusal(f facts) blame {
+func judgeRefusal(f *facts) blame {
 	status, text := f.refused.status, "the proxy answered CONNECT with "+code(f.refused.status)
 	switch {
 	case status == http.StatusProxyAuthRequired || status == http.StatusUnauthorized:
@@ -179,7 +181,7 @@ func proxyStatus(h http.Header) (blame, bool) {
 }
 
 // judgeFailure judges a failure through a proxy, before a complete response. Cases that show who failed come first.
-func judgeFailure(f facts) blame {
+func judgeFailure(f *facts) blame {
 	var op *net.OpError
 	dialled := errors.As(f.err, &op) && op.Op == "proxyconnect"
 	switch {
@@ -219,7 +221,7 @@ func judgeFailure(f facts) blame {
 // the proxy's or the target's, so nearly all of these are unclear. A failover follows only if the proxy closed the
 // connection of a plain request without a response. In all other cases the target may be overloaded, so the next
 // attempt waits.
-func judgeExchange(f facts) blame {
+func judgeExchange(f *facts) blame {
 	switch words := brief(f.err); {
 	case errors.Is(f.err, errDecode):
 		return blameUnclear("decode", "the body cannot be decoded: "+words)
@@ -248,16 +250,16 @@ func judgeExchange(f facts) blame {
 }
 
 // tryTLS returns a hint for a proxy that may accept only TLS, as the end of an error text; empty for proxies of another
-// scheme.
-func (f facts) tryTLS() string {
-	if f.proxyScheme == "http" {
+// scheme, and for one that works as it is listed.
+func (f *facts) tryTLS() string {
+	if f.proxyScheme == "http" && !f.works {
 		return "; if the proxy speaks TLS, list it as https://"
 	}
 	return ""
 }
 
 // tryOther is tryTLS for a proxy that hung up: a SOCKS proxy does so, too, when it receives HTTP.
-func (f facts) tryOther() string {
+func (f *facts) tryOther() string {
 	if hint := f.tryTLS(); hint != "" {
 		return hint + ", and if it speaks SOCKS, as socks5://"
 	}
@@ -267,7 +269,7 @@ func (f facts) tryOther() string {
 // judgeProxyTLS judges a failure of TLS with a proxy that is listed as https. A certificate or another protocol does
 // not change by itself, so the breaker opens at once. An alert may be caused by load, so it does not open the breaker
 // by itself.
-func judgeProxyTLS(f facts) blame {
+func judgeProxyTLS(f *facts) blame {
 	b := blameProxy("proxy_tls", "TLS with the proxy failed: ")
 	switch certificate, text := certificateText(f.err), brief(f.err); {
 	case certificate != "":
@@ -289,14 +291,15 @@ func judgeProxyTLS(f facts) blame {
 
 // judgeSocks reads the reply of a SOCKS proxy (RFC 1928, 6) from the text of the error. x/net/proxy keeps nothing else of
 // the reply.
-func judgeSocks(f facts, op *net.OpError) blame {
+func judgeSocks(f *facts, op *net.OpError) blame {
 	switch words := brief(op.Err); words {
 	case "network unreachable", "host unreachable", "connection refused", "TTL expired":
 		return blameTargetByProxy("the SOCKS proxy says: " + words)
 	case "connection not allowed by ruleset":
 		return blameRefusal("proxy_refused", "the SOCKS proxy does not allow this target")
-	case "general SOCKS server failure", "address type not supported":
-		// A general failure is microsocks' word for a name that does not exist.
+	case "general SOCKS server failure", "address type not supported", "an unknown reply":
+		// A general failure is microsocks' word for a name that does not exist. Other proxies have codes of their own, such as Tor for
+		// an onion service that is not there.
 		return blameUnclearWithFailover("proxy_protocol", "the SOCKS proxy failed, or cannot reach the target: "+words)
 	default:
 		return judgeSocksFailure(f, op, words)
@@ -304,7 +307,7 @@ func judgeSocks(f facts, op *net.OpError) blame {
 }
 
 // judgeSocksFailure judges a SOCKS proxy that failed before it said anything about the target.
-func judgeSocksFailure(f facts, op *net.OpError, words string) blame {
+func judgeSocksFailure(f *facts, op *net.OpError, words string) blame {
 	switch {
 	case f.outOfTime():
 		return judgeTimeout(f)

@@ -52,30 +52,34 @@ func (f *Fetcher) IdleConns() int { return f.conns.idleCount() }
 // Do runs a job that was decoded, from the point that its progress names. It ends soon after ctx has ended. The cause of
 // ctx, one of the errors of package jobs, decides the outcome: see stopped. The caller calls Release of the outcome once
 // the result is stored. A panic in a job ends that job only.
-func (f *Fetcher) Do(ctx context.Context, job jobs.Job, progress jobs.Progress) (outcome jobs.RunOutcome) {
+func (f *Fetcher) Do(ctx context.Context, job *jobs.Job, progress *jobs.Progress) (outcome *jobs.RunOutcome) {
 	// Deferred functions run in reverse order: first the panic becomes an outcome, then the memory is handed
 	// over, so that it is released after a panic as well.
-	r := &run{f: f, job: job, progress: progress, memory: memoryAccount{budget: f.memory}}
-	defer func() { r.handOverMemory(&outcome) }()
+	//
+	// The run copies the progress, because the caller compares its own with the run's.
+	r := &run{f: f, job: job, progress: *progress, memory: memoryAccount{budget: f.memory}}
+	defer func() { r.handOverMemory(outcome) }()
 	defer func() {
 		if p := recover(); p != nil {
 			f.cfg.Log.Error("a job made gofer panic", "queue", job.Queue, "job", job.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			outcome = r.failed(jobs.ErrPermanent, "the worker could not process this job: an internal error was logged")
 		}
 	}()
-	r.policy = job.Retry.ApplyTo(f.cfg.Policy())
-	outcome, done := r.checkJob(ctx)
-	if !done {
+	r.readPolicy()
+	if outcome = r.checkJob(ctx); outcome == nil {
 		// checkJob has no response to keep; only attempts can end with one.
 		outcome = r.orKeptResponse(r.attempts(ctx))
 		r.learnEarlyEnds()
 	}
 	// Asked last: whatever the run found out, a worker without the lease must not settle it.
 	if errors.Is(context.Cause(ctx), jobs.ErrLeaseLost) {
-		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+		return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	}
 	return outcome
 }
+
+// readPolicy gives the run the policy of now, with what the job overrides.
+func (r *run) readPolicy() { r.policy = r.job.Retry.ApplyTo(r.f.cfg.Policy()) }
 
 // handOverMemory leaves the memory of the result's body to the caller, which stores the result, and releases the rest.
 func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
@@ -94,7 +98,7 @@ func (r *run) handOverMemory(outcome *jobs.RunOutcome) {
 // run is one run of one job. It belongs to the goroutine of Do.
 type run struct {
 	f        *Fetcher
-	job      jobs.Job
+	job      *jobs.Job // of the caller; nobody changes it
 	policy   jobs.Policy
 	progress jobs.Progress
 
@@ -123,32 +127,32 @@ var (
 	errTimedOut = errors.New("the attempts took longer than the retry timeout")
 )
 
-// checkJob ends or schedules the jobs that need no attempt now. ok is true if outcome is the end of the run.
-func (r *run) checkJob(ctx context.Context) (jobs.RunOutcome, bool) {
+// checkJob ends or schedules the jobs that need no attempt now. It returns nil for the others.
+func (r *run) checkJob(ctx context.Context) *jobs.RunOutcome {
 	at := r.orDeadline(r.job.NotBefore)
 	if wait := time.Until(at); wait > r.f.cfg.InlineWait {
-		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress}, true
+		return r.scheduled(at)
 	} else if wait > 0 {
 		sleep(ctx, wait)
 	}
 	switch {
 	case ctx.Err() != nil:
-		return r.stopped(ctx), true
+		return r.stopped(ctx)
 	case !r.job.Deadline.IsZero() && !time.Now().Before(r.job.Deadline):
-		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait()), true
+		return r.failed(jobs.ErrExpired, "the deadline was "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait())
 	case r.job.Proxy.Direct && !r.f.cfg.AllowDirect:
-		return r.invalid("proxy.direct is not allowed here: the worker's owner has to allow direct fetches", "proxy.direct: not allowed by this worker"), true
+		return r.invalid("proxy.direct is not allowed here: the worker's owner has to allow direct fetches", "proxy.direct: not allowed by this worker")
 	case r.job.MaxBodyBytes > r.f.cfg.MaxBodyBytes:
 		reason := fmt.Sprintf("max_body_bytes: this worker allows at most %d", r.f.cfg.MaxBodyBytes)
-		return r.invalid(reason, reason), true
+		return r.invalid(reason, reason)
 	case len(r.progress.Attempts) >= r.policy.MaxAttempts:
-		return r.failed(jobs.ErrAttemptsExhausted, ""), true
+		return r.failed(jobs.ErrAttemptsExhausted, "")
 	}
 	if reason := r.f.denyReason(r.job.Target()); reason != "" {
 		// A redirect is checked again when it comes, since it may lead elsewhere.
-		return r.failed(jobs.ErrTargetDenied, reason), true
+		return r.failed(jobs.ErrTargetDenied, reason)
 	}
-	return jobs.RunOutcome{}, false
+	return nil
 }
 
 // orDeadline returns the earlier of at and the job's deadline. A job that waits is woken at its deadline, so that its
@@ -165,20 +169,18 @@ func sleep(ctx context.Context, d time.Duration) {
 	if d <= 0 { // a retry without a delay needs no timer
 		return
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }
 
 // stopped returns the outcome of a run whose context has ended. The cause decides: a stop of the worker is no failure of
 // the job, and neither is a lost lease.
-func (r *run) stopped(ctx context.Context) jobs.RunOutcome {
+func (r *run) stopped(ctx context.Context) *jobs.RunOutcome {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, jobs.ErrLeaseLost):
-		return jobs.RunOutcome{Kind: jobs.RunLeaseLost}
+		return &jobs.RunOutcome{Kind: jobs.RunLeaseLost}
 	case errors.Is(cause, jobs.ErrJobCancelled):
 		o := r.failed(jobs.ErrCancelled, "")
 		o.Result.Outcome = jobs.Cancelled
@@ -188,29 +190,34 @@ func (r *run) stopped(ctx context.Context) jobs.RunOutcome {
 	case errors.Is(cause, errTimedOut):
 		return r.failed(jobs.ErrTimedOut, "retry.timeout is "+r.policy.Timeout.String()+r.lastWait())
 	}
-	return jobs.RunOutcome{Kind: jobs.RunStopped, Progress: r.progress}
+	return &jobs.RunOutcome{Kind: jobs.RunStopped, Progress: r.progress}
 }
 
 // invalid is the outcome of a job that asks for what this worker does not allow.
-func (r *run) invalid(detail, reason string) jobs.RunOutcome {
+func (r *run) invalid(detail, reason string) *jobs.RunOutcome {
 	o := r.failed(jobs.ErrInvalidJob, detail)
 	o.Result.Reasons = []string{reason}
 	return o
 }
 
 // failed is the outcome of a job that did not succeed.
-func (r *run) failed(code, detail string) jobs.RunOutcome {
-	result := r.result()
-	result.Outcome, result.Error, result.Detail = jobs.Failed, code, detail
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: result}
+func (r *run) failed(code, detail string) *jobs.RunOutcome {
+	o := r.finished()
+	o.Result.Outcome, o.Result.Error, o.Result.Detail = jobs.Failed, code, detail
+	return o
 }
 
-// result returns the fields of the result that are the same however the job ended.
-func (r *run) result() jobs.Result {
-	result := r.progress.Result(r.job, time.Now())
-	result.Worker = r.f.cfg.Worker
+// finished is the outcome of a job that has its result, with the fields that are the same however the job ended.
+func (r *run) finished() *jobs.RunOutcome {
+	o := &jobs.RunOutcome{Kind: jobs.RunFinished, Result: r.progress.Result(r.job, time.Now())}
+	o.Result.Worker = r.f.cfg.Worker
 	if r.url != "" {
-		result.URL = r.url
+		o.Result.URL = r.url
 	}
-	return result
+	return o
+}
+
+// scheduled is the outcome of a job that waits until at.
+func (r *run) scheduled(at time.Time) *jobs.RunOutcome {
+	return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress}
 }

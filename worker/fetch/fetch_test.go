@@ -48,7 +48,7 @@ func newRig(t *testing.T, change func(*fetch.Config)) *rig {
 		Observer: fetch.Observer{
 			RetryPlanned:    func(e jobs.RetryEvent) { r.mu.Lock(); defer r.mu.Unlock(); r.retries = append(r.retries, e) },
 			BreakersChanged: func(e []rotation.Event) { r.mu.Lock(); defer r.mu.Unlock(); r.breakers = append(r.breakers, e...) },
-			AttemptEnded: func(_ string, _ jobs.Attempt, _ int64, reason string) {
+			AttemptEnded: func(_ *jobs.Attempt, _ int64, reason string) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.reasons = append(r.reasons, reason)
@@ -97,21 +97,21 @@ func (r *rig) use(lines ...string) {
 }
 
 // do decodes a job and runs it.
-func (r *rig) do(payload string) jobs.RunOutcome {
+func (r *rig) do(payload string) *jobs.RunOutcome {
 	r.Helper()
 	return r.doWith(r.Context(), payload, jobs.Progress{})
 }
 
-func (r *rig) doWith(ctx context.Context, payload string, p jobs.Progress) jobs.RunOutcome {
+func (r *rig) doWith(ctx context.Context, payload string, p jobs.Progress) *jobs.RunOutcome {
 	r.Helper()
 	job, err := jobs.Decode("default", "j", []byte(payload))
 	if err != nil {
 		r.Fatal(err)
 	}
-	return r.f.Do(ctx, job, p)
+	return r.f.Do(ctx, &job, &p)
 }
 
-func wantBody(t *testing.T, o jobs.RunOutcome, want string) {
+func wantBody(t *testing.T, o *jobs.RunOutcome, want string) {
 	t.Helper()
 	if o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Succeeded || string(o.Result.Body) != want {
 		t.Errorf("outcome = %d %s %s %d %q %v, want success with %q", o.Kind, o.Result.Outcome, o.Result.Error, o.Result.Status, o.Result.Body, o.Result.Attempts, want)

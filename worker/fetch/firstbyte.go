@@ -140,16 +140,15 @@ func (w *firstByteWatch) check() {
 // A learnt bound ends an attempt only if another proxy can be used now. Otherwise the job would be worse off than with a
 // slow answer.
 func (w *firstByteWatch) judge() (wait, bound time.Duration) {
-	now := time.Since(w.x.started)
-	began := time.Duration(w.x.changed.Load())
-	switch phase(w.x.phase.Load()) {
+	p, took, began := w.x.timeInPhase()
+	switch p {
 	// Sending and reading have the stall timeout instead, which measures progress.
 	case connecting, tunnelling, securing, waiting:
 	case sending, reading, done:
 		return w.least(), 0
 	}
 	bound = w.bound()
-	switch left := bound - (now - began); {
+	switch left := bound - took; {
 	case bound == 0:
 		return recheck, 0
 	case left > 0:
@@ -205,11 +204,11 @@ type siteTime struct {
 
 // learn adds the time to the first byte to what is known of the site.
 //
-// What an end by the learnt bound says is known only with a response of the same run through another proxy. If it began within the
-// bound, the site has not become slower, and the end counts little. Without this correction one slow proxy would raise the bound for
-// the whole site. So the end counts when that response comes, or at the end of the run: counted before, ends through many silent
-// proxies would raise the bound meanwhile.
-func (r *run) learn(x *exchanges, f facts, b blame) {
+// What an end by the learnt bound says is known only with a response of the same run through another proxy. If it began within
+// the bound, the site has not become slower, and the end counts little. Without this correction one slow proxy would raise the
+// bound for the whole site. So the end counts when that response comes, or at the end of the run: counted before, ends through
+// many silent proxies would raise the bound meanwhile.
+func (r *run) learn(x *exchanges, f *facts, b *blame) {
 	if f.direct {
 		return
 	}
@@ -223,8 +222,8 @@ func (r *run) learn(x *exchanges, f facts, b blame) {
 	}
 }
 
-// learnEarlyEnds counts the ends by the learnt bound that have not been counted. At the end of a run some are left: no response came
-// after them, or only that of a hedge, which came before.
+// learnEarlyEnds counts the ends by the learnt bound that have not been counted. At the end of a run some are left: no response
+// came after them, or only that of a hedge, which came before.
 func (r *run) learnEarlyEnds() {
 	times := r.f.cfg.Pool.Times()
 	for _, end := range r.endedEarly {

@@ -34,7 +34,9 @@ type bay struct {
 	*testing.T
 	dial, connect, handshake func(proxy string) time.Duration // nil: none
 	first                    func(proxy, host string) time.Duration
-	answer                   func(proxy, page string) string // the answer without its protocol; nil: 200 without a body
+	hints                    func(proxy string) time.Duration // time until an informational answer; nil: there is none
+	upload                   func(c net.Conn, body io.Reader) // takes the body of a request; nil: at once
+	answer                   func(proxy, page string) string  // the answer without its protocol; nil: 200 without a body
 
 	pool    *rotation.Pool
 	f       *fetch.Fetcher
@@ -62,10 +64,10 @@ func (b *bay) open(n int, change func(*fetch.Config, *jobs.Policy)) {
 	cfg := fetch.Config{
 		Pool: b.pool, Dial: b.connectTo, RetryBudget: -1, Worker: "w",
 		Observer: fetch.Observer{
-			AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) {
+			AttemptEnded: func(a *jobs.Attempt, _ int64, _ string) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				b.attempts = append(b.attempts, a)
+				b.attempts = append(b.attempts, *a)
 			},
 			RetryPlanned: func(e jobs.RetryEvent) { b.mu.Lock(); defer b.mu.Unlock(); b.retries = append(b.retries, e) },
 			BreakersChanged: func(events []rotation.Event) {
@@ -133,6 +135,9 @@ func (b *bay) serve(proxy string, c net.Conn, in *bufio.Reader) bool {
 	if err != nil {
 		return false
 	}
+	if b.upload != nil {
+		b.upload(c, req.Body)
+	}
 	_, _ = io.Copy(io.Discard, req.Body)
 	if req.Method == http.MethodConnect {
 		if b.connect != nil && !hold(c, b.connect(proxy)) {
@@ -146,6 +151,10 @@ func (b *bay) serve(proxy string, c net.Conn, in *bufio.Reader) bool {
 			return false
 		}
 		return b.serve(proxy, secure, bufio.NewReader(secure))
+	}
+	if b.hints != nil {
+		time.Sleep(b.hints(proxy))
+		_, _ = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
 	}
 	if !hold(c, b.first(proxy, req.Host)) {
 		return false
@@ -174,7 +183,7 @@ func (b *bay) do(payload string) (jobs.Result, time.Duration) {
 		b.Error(err)
 	}
 	began := time.Now()
-	return toTheEnd(b.T, b.f, job), time.Since(began)
+	return toTheEnd(b.T, b.f, &job), time.Since(began)
 }
 
 // acquaint makes the pool known: 50 sites answer once.
@@ -301,11 +310,12 @@ func TestEachStepHasTheFirstByteTimeoutToItself(t *testing.T) {
 		change func(*bay)
 		phase  string
 	}{
-		"dialling":   {func(b *bay) { b.dial = slow(forever) }, "connect"},
-		"CONNECT":    {func(b *bay) { b.connect = slow(forever) }, "proxy"},
-		"TLS":        {func(b *bay) { b.handshake = slow(forever) }, "tls"},
-		"first byte": {func(b *bay) { b.first = func(string, string) time.Duration { return forever } }, "wait"},
-		"none":       {func(*bay) {}, "done"},
+		"dialling":                      {func(b *bay) { b.dial = slow(forever) }, "connect"},
+		"CONNECT":                       {func(b *bay) { b.connect = slow(forever) }, "proxy"},
+		"TLS":                           {func(b *bay) { b.handshake = slow(forever) }, "tls"},
+		"first byte":                    {func(b *bay) { b.first = func(string, string) time.Duration { return forever } }, "wait"},
+		"first byte behind early hints": {func(b *bay) { b.hints = slow(200 * time.Millisecond) }, "wait"},
+		"none":                          {func(*bay) {}, "done"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			secret := certificateFor(t, "slow.test")
@@ -328,6 +338,24 @@ func TestEachStepHasTheFirstByteTimeoutToItself(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAnUploadThatIsInvitedHasNoFirstByteTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bay{T: t, first: func(string, string) time.Duration { return 2900 * time.Millisecond }}
+		b.upload = func(c net.Conn, _ io.Reader) {
+			_, _ = io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+			time.Sleep(10 * time.Second)
+		}
+		b.open(1, nil)
+		defer b.close()
+		for _, size := range []int{1, 200 << 10} { // a small body is sent with the head
+			result, _ := b.do(fmt.Sprintf(`{"url":"http://slow.test/","method":"PUT","body":%q,"first_byte_timeout":3,"timeout":60,"retry":{"max_attempts":1}}`, strings.Repeat("x", size)))
+			if succeeded := result.Outcome == jobs.Succeeded; succeeded != (size > 1) {
+				t.Errorf("%d bytes: %s %s, want a success only if the upload takes the time", size, result.Outcome, result.Detail)
+			}
+		}
+	})
 }
 
 func TestASlowSiteAmongFastOnesSucceedsAlways(t *testing.T) {
@@ -382,8 +410,8 @@ func TestASiteThatSlowsDownIsNotCutOffForEver(t *testing.T) {
 	})
 }
 
-// TestASiteThatSlowsDownIsNotCutOffFromJobsInAHurry: the jobs end before the last attempt, which has no learnt bound, could tell that
-// the site has become slower.
+// TestASiteThatSlowsDownIsNotCutOffFromJobsInAHurry: the jobs end before the last attempt, which has no learnt bound, could tell
+// that the site has become slower.
 func TestASiteThatSlowsDownIsNotCutOffFromJobsInAHurry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := false
@@ -455,6 +483,11 @@ func TestEachRedirectHasTheFirstByteTimeoutToItself(t *testing.T) {
 		if result, _ := b.do(`{"url":"http://a.test/","first_byte_timeout":3,"retry":{"max_attempts":1}}`); result.Outcome != jobs.Succeeded {
 			t.Errorf("%s %s, want a success: each answer came after 2 s", result.Outcome, result.Detail)
 		}
+		for _, site := range []string{"a.test", "b.test"} {
+			if times := b.pool.Times(); !times.HasAnsweredWithin(site, 2100*time.Millisecond) || times.HasAnsweredWithin(site, 1900*time.Millisecond) {
+				t.Errorf("the time of %s is not what its own answer took", site)
+			}
+		}
 	})
 }
 
@@ -481,8 +514,8 @@ func TestAProxyThatASiteIsSilentToDoesNotRaiseItsBound(t *testing.T) {
 	})
 }
 
-// TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften has two silent proxies of fifteen, and twenty jobs at once: some have been
-// ended early and have no answer yet at each moment.
+// TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften has two silent proxies of fifteen, and twenty jobs at once: some
+// have been ended early and have no answer yet at each moment.
 func TestSilentProxiesDoNotRaiseTheBoundOfASiteThatIsAskedOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t, forever, forever)

@@ -69,10 +69,11 @@ func (a *flight) await() {
 // returns a. The order matters: learn needs the judgement, and the lease must be ended before another attempt
 // picks.
 func (r *run) conclude(ctx context.Context, a *flight) *flight {
-	a.facts = r.facts(ctx, a)
-	a.blame = judge(a.facts).atGateway(a.lease, a.facts.status)
-	r.learn(a.x, a.facts, a.blame)
-	r.reportBreakers(a.lease.Report(a.blame.verdict(a.facts)))
+	r.gatherFacts(ctx, a)
+	a.blame = judge(&a.facts)
+	a.blame.considerGateway(a.lease, a.facts.status)
+	r.learn(a.x, &a.facts, &a.blame)
+	r.reportBreakers(a.lease.Report(a.blame.verdict(&a.facts)))
 	r.progress.Bytes += a.x.received
 	return a
 }

@@ -12,13 +12,13 @@ import (
 // viaDirect stands for a direct attempt where a proxy's id is expected; no proxy has this id.
 const viaDirect = "(direct)"
 
-// enterSite begins an attempt at the job's site. If the attempt may not begin, refused is true and end says what becomes
-// of the job. The caller ends the visit.
-func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool) {
+// enterSite begins an attempt at the job's site. If the attempt may not begin, end says what becomes of the job. The caller
+// ends the visit.
+func (r *run) enterSite() (visit sites.Visit, end *jobs.RunOutcome) {
 	table := r.f.cfg.Sites
 	if table == nil {
 		// No site is known, and a zero visit may be ended like any other.
-		return visit, end, false
+		return visit, nil
 	}
 	timeout := r.job.Timeout.Std()
 	if timeout == 0 {
@@ -30,10 +30,10 @@ func (r *run) enterSite() (visit sites.Visit, end jobs.RunOutcome, refused bool)
 	r.siteChanged(events)
 	r.isSiteTest = visit.Test()
 	if refusal == nil {
-		return visit, end, false
+		return visit, nil
 	}
 	r.f.cfg.Observer.SiteAwaited(refusal.State)
-	return visit, r.waitForSite(name, refusal), true
+	return visit, r.waitForSite(name, refusal)
 }
 
 // testSlack is how long a test of a site may take beyond the attempt's own timeout before another attempt becomes the test.
@@ -52,7 +52,7 @@ func (r *run) siteChanged(events []sites.Event) {
 //
 // The job carries the time since when it waits in its progress, so that the wait is the same in whichever worker it
 // continues.
-func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
+func (r *run) waitForSite(name string, refusal *sites.Refusal) *jobs.RunOutcome {
 	now := time.Now()
 	// New and returning sites end no job: they only bound how many attempts begin.
 	rests := refusal.State == sites.Resting || refusal.State == sites.Testing
@@ -84,7 +84,9 @@ func (r *run) waitForSite(name string, refusal *sites.Refusal) jobs.RunOutcome {
 			wait.End = end
 		}
 	}
-	return jobs.RunOutcome{Kind: jobs.RunScheduled, At: at, Progress: r.progress, Wait: wait}
+	o := r.scheduled(at)
+	o.Wait = wait
+	return o
 }
 
 // ownEnd returns when the job ends whatever it waits for: at its deadline, or when retry.timeout is over. Zero means
@@ -121,10 +123,11 @@ func siteWords(name string, refusal *sites.Refusal) string {
 
 // reportToSite ends the visit with what the attempt says about the site. An attempt that a redirect led to another site
 // says that its own site has answered.
-func (r *run) reportToSite(visit *sites.Visit, x *exchanges, f facts, b blame) {
+func (r *run) reportToSite(visit *sites.Visit, a *flight) {
 	if r.f.cfg.Sites == nil {
 		return
 	}
+	x, f, b := a.x, &a.facts, &a.blame
 	o := sites.Outcome{Kind: siteKind(f, b), Via: r.via(r.last.Attempt), Took: f.latency, JobTimeout: f.jobTimeout, Routes: r.routes()}
 	if !b.local { // an attempt that this host could not begin says nothing about the site
 		o.Count = siteCount(&r.last.Attempt, f.ban || f.fleetBan)
@@ -189,7 +192,7 @@ func (r *run) routes() int {
 
 // siteKind says what an attempt shows about the site. A 407 is never the target's. 502, 504 and 520 to 530 are what a
 // proxy in front of a site says when the site does not answer; 520 and above are those of a content delivery network.
-func siteKind(f facts, b blame) sites.Kind {
+func siteKind(f *facts, b *blame) sites.Kind {
 	var location *locationError
 	switch {
 	case f.responded && f.targetStatus() != 0 && b.fault != jobs.FaultProxy:

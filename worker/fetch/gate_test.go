@@ -120,13 +120,13 @@ func (w *web) count(host string) int {
 }
 
 // do runs a job once.
-func (w *web) do(payload string, p jobs.Progress) jobs.RunOutcome {
+func (w *web) do(payload string, p jobs.Progress) *jobs.RunOutcome {
 	w.Helper()
 	job, err := jobs.Decode("default", "j", []byte(payload))
 	if err != nil {
 		w.Fatal(err)
 	}
-	return w.f.Do(w.Context(), job, p)
+	return w.f.Do(w.Context(), &job, &p)
 }
 
 // warm lets other sites answer, through all proxies.
@@ -318,7 +318,7 @@ func TestANewSiteGetsItsShareAndItsJobsWait(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				if o.Kind == jobs.RunScheduled {
-					waiting = append(waiting, o)
+					waiting = append(waiting, *o)
 				}
 			})
 		}
@@ -412,7 +412,7 @@ func TestAnAnswerThatIsABanIsAResultRatherThanAWait(t *testing.T) {
 	inWeb(t, 5, func(w *web) {
 		w.warm()
 		w.is("a.test", "403 Forbidden\r\n")
-		job := func() jobs.RunOutcome { return w.do("http://a.test/", jobs.Progress{}) }
+		job := func() *jobs.RunOutcome { return w.do("http://a.test/", jobs.Progress{}) }
 		job()
 		w.table.Apply(sites.Finding{Site: "b.test", State: sites.Resting, Until: time.Now().Add(time.Minute)})
 		if o := w.do("http://b.test/", jobs.Progress{}); o.Kind != jobs.RunScheduled {

@@ -8,16 +8,17 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// atGateway changes the judgement of an attempt through a gateway: an exit is blamed and not the gateway, unless the
+// considerGateway changes the judgement of an attempt through a gateway: an exit is blamed and not the gateway, unless the
 // gateway itself failed. It failed if it cannot be reached, if TLS with it fails, or if it refuses the credentials.
 // Attempts through other proxies keep their judgement.
-func (b blame) atGateway(lease *rotation.Lease, status int) blame {
+func (b *blame) considerGateway(lease *rotation.Lease, status int) {
 	switch {
 	// The cases are exclusive: a judgement is changed once at most.
 	case !lease.IsGateway():
 	case b.reason == "proxy_auth" && (b.trip > 0 || b.kind == rotation.Refused):
 		if !lease.RefuseCredentials() {
-			return refusedRegion()
+			*b = refusedRegion()
+			return
 		}
 		b.gateway = b.trip > 0
 	case b.kind == rotation.ProxyFault && (b.reason == "connect" || b.reason == "proxy_tls"):
@@ -31,7 +32,6 @@ func (b blame) atGateway(lease *rotation.Lease, status int) blame {
 	case b.trip > 0:
 		b.trip, b.failover = 0, false // too many requests: the next word would get the same response
 	}
-	return b
 }
 
 // refusedRegion judges a gateway that refuses the region that the job asks for, and works in others. Nobody is at

@@ -1,12 +1,16 @@
 package fetch_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -140,6 +144,54 @@ func TestRedirectsOfAnAttemptStayAtItsExit(t *testing.T) {
 	if n := len(g.seen()); n != 1 || g.Conns.Load() != 1 {
 		t.Errorf("%d words and %d connections for an attempt with three redirects, want one of each", n, g.Conns.Load())
 	}
+}
+
+// The side that closes a connection first keeps its port for a minute, unless it resets the connection.
+func TestAConnectionOfOneAttemptKeepsNoPort(t *testing.T) {
+	for line, reset := range map[string]bool{" id=turns gateway=yes": true, " id=p": false} {
+		r := newRig(t, nil)
+		ended := make(chan error, 1)
+		r.use("http://" + r.script(func(_ int64, c net.Conn) {
+			in := bufio.NewReader(c)
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+			_, err := in.ReadByte()
+			ended <- err
+		}).String() + line)
+		wantBody(t, r.do("http://shop.test/"), "ok")
+		if err := <-ended; errors.Is(err, syscall.ECONNRESET) != reset {
+			t.Errorf("%s: the connection ended by %v, want a reset: %v", line, err, reset)
+		}
+	}
+}
+
+func TestARedirectToAnotherSiteLeavesTheConnectionOfItsAttempt(t *testing.T) {
+	r := newRig(t, nil)
+	config := &tls.Config{Certificates: []tls.Certificate{r.trusted("a.test", "b.test")}}
+	r.use("http://" + r.script(func(_ int64, c net.Conn) {
+		connect, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		s := tls.Server(c, config)
+		for in := bufio.NewReader(s); ; {
+			req, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			said := req.Host + " through " + connect.Host
+			if req.URL.Path == "/" {
+				said = "moved\r\n"
+				_, _ = fmt.Fprintf(s, "HTTP/1.1 302 Found\r\nLocation: https://b.test/end\r\nContent-Length: %d\r\n\r\n%s", len(said), said)
+				continue
+			}
+			_, _ = fmt.Fprintf(s, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(said), said)
+		}
+	}).String() + " id=turns gateway=yes")
+	wantBody(t, r.do("https://a.test/"), "b.test through b.test:443")
 }
 
 func TestARetryGoesThroughAnotherExitOfTheSameGateway(t *testing.T) {
@@ -340,7 +392,7 @@ func TestTheConnectionOfAnIdleSessionIsClosed(t *testing.T) {
 			if idle > 5*time.Second {
 				want++
 			}
-			if o := f.Do(t.Context(), decode(t, `{"url":"http://good.test/","proxy":{"session":"s"}}`), jobs.Progress{}); o.Result.Outcome != jobs.Succeeded || dials.Load() != want {
+			if o := f.Do(t.Context(), decode(t, `{"url":"http://good.test/","proxy":{"session":"s"}}`), &jobs.Progress{}); o.Result.Outcome != jobs.Succeeded || dials.Load() != want {
 				t.Errorf("after %s: %s over connection %d, want success over connection %d", idle, o.Result.Outcome, dials.Load(), want)
 			}
 		}
@@ -377,7 +429,7 @@ func TestASilentExitIsGivenUpForAnotherOfTheSameGateway(t *testing.T) {
 		})
 		defer done()
 		for range 100 {
-			f.Do(t.Context(), decode(t, "http://good.test/"), jobs.Progress{})
+			f.Do(t.Context(), decode(t, "http://good.test/"), &jobs.Progress{})
 		}
 		begin := time.Now()
 		r := toTheEnd(t, f, decode(t, "http://good.test/"))

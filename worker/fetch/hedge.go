@@ -135,16 +135,16 @@ func (p *pair) wait(ctx context.Context) {
 // because it comes from times to the first byte on a connection.
 func (p *pair) left() time.Duration {
 	x := p.first.x
-	since := time.Since(x.started)
 	if !p.isAuto {
-		return p.delay - since
+		return p.delay - time.Since(x.started)
 	}
 	usual, known := p.run.f.cfg.Pool.Times().Quantile(p.run.job.Target().Site(), hedgeQuantile, time.Now())
 	if !known {
 		return recheck
 	}
 	p.delay = max(minHedge, usual)
-	return p.delay - (since - time.Duration(x.changed.Load()))
+	_, took, _ := x.timeInPhase()
+	return p.delay - took
 }
 
 // beginHedge begins the hedge and reports whether it did. The pool must have another proxy, the retry budget a token, and the
@@ -264,11 +264,10 @@ const maxLoserWait = 4 * time.Second
 // awaitBound waits for an attempt until its phase has taken as long as the bound, and then ends it. If no response has
 // begun, the attempt ends as a timeout. Otherwise it ends as one that lost, because its proxy has shown that it works.
 func (a *flight) awaitBound(bound time.Duration) {
-	timer := time.NewTimer(bound - (time.Since(a.x.started) - time.Duration(a.x.changed.Load())))
-	defer timer.Stop()
+	_, took, _ := a.x.timeInPhase()
 	select {
 	case <-a.ended:
-	case <-timer.C:
+	case <-time.After(bound - took):
 		if a.x.begun.Load() {
 			a.cancel(errLost)
 			return
@@ -294,7 +293,7 @@ func (p *pair) recordUndecided(a, other *flight) {
 		r.f.warnOfLocal(a.blame.text)
 		r.unreachable = append(r.unreachable, a.lease.ID())
 	}
-	if a.blame.local || r.mayBeOutage(a.blame, a.facts.host) {
+	if a.blame.local || r.mayBeOutage(&a.blame, a.facts.host) {
 		r.underWay--
 		other.number = min(other.number, r.begunAttempts())
 		return

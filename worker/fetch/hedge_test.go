@@ -55,6 +55,19 @@ func TestAHedgeBringsTheResultOfASlowAttempt(t *testing.T) {
 	})
 }
 
+func TestAnInformationalAnswerKeepsNoHedgeAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := takes(t, forever)
+		b.hints = func(string) time.Duration { return 10 * time.Millisecond }
+		b.open(2, nil)
+		defer b.close()
+		result, took := b.do(hedged("0.5", ""))
+		if result.Outcome != jobs.Succeeded || took > time.Second || result.AttemptCount != 2 || result.Proxy != "p1" {
+			t.Errorf("%s in %s after %d attempts, the last one through %s; want a success within 1 s at the hedge, through p1", result.Outcome, took, result.AttemptCount, result.Proxy)
+		}
+	})
+}
+
 func TestAHedgeThatIsSlowerLoses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := takes(t, time.Second, forever)
@@ -272,7 +285,7 @@ func TestAJobThatStopsStopsBothItsAttempts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o := b.f.Do(ctx, job, jobs.Progress{}); o.Kind != jobs.RunStopped || len(o.Progress.Attempts) != 0 {
+		if o := b.f.Do(ctx, &job, &jobs.Progress{}); o.Kind != jobs.RunStopped || len(o.Progress.Attempts) != 0 {
 			t.Errorf("kind %s with %d attempts, want it stopped without one", o.Kind, len(o.Progress.Attempts))
 		}
 		for _, s := range b.pool.Status() {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/gofer-mq/gofer/worker/fetch/http1"
 )
 
 // The error codes of HTTP/2 (RFC 9113, 7) that a client can obey.
@@ -15,6 +17,10 @@ const (
 	refusedStream  = 0x7 // the request was not processed
 	http11Required = 0xd
 )
+
+// maxHTTP2Overhead is how much may come during an exchange of HTTP/2 besides four times its largest body: heads, and frames that
+// carry nothing. net/http reads any number of those, and a metered proxy bills them. HTTP/1.1 has bounds of its own.
+const maxHTTP2Overhead = 4 << 20
 
 // http2Codes returns the names of the codes; the index is the code (RFC 9113, 7).
 func http2Codes() []string {
@@ -89,6 +95,20 @@ func isUnprocessed(err error) bool {
 	// GOAWAY is for a stream above the last one that the server has taken.
 	return ok && code == refusedStream || strings.HasPrefix(text, "http2: Transport received GOAWAY") ||
 		strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY")
+}
+
+// checkHTTP2 refuses a response whose status is none, which net/http takes over HTTP/2, and takes away the body of one that has
+// none by rule. net/http waits there for as many bytes as a Content-Length says, which a 304 may have (RFC 9113, 8.1.1).
+func checkHTTP2(resp *http.Response) error {
+	switch status := resp.StatusCode; {
+	case status < http.StatusOK, status > 999:
+		_ = resp.Body.Close()
+		return http1.ErrStatus
+	case status == http.StatusNoContent, status == http.StatusNotModified:
+		_ = resp.Body.Close() // which ends the stream, if the server sends a body all the same
+		resp.Body, resp.ContentLength = http.NoBody, 0
+	}
+	return nil
 }
 
 // givenKey is the key of a context's value: the connection that a Transport uses.

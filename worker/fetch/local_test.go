@@ -90,7 +90,7 @@ func TestAJobThatDoesNotWaitIsToldWhatThisHostLacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, _, _, done := short(t, func(string) error { return syscall.EMFILE })
 		defer done()
-		r := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/","when_no_proxy":"fail"}`), jobs.Progress{}).Result
+		r := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/","when_no_proxy":"fail"}`), &jobs.Progress{}).Result
 		if r.Error != jobs.ErrNoProxy || r.AttemptCount != 0 || r.Detail != "this worker cannot open a connection: too many open files" {
 			t.Errorf("%s, %q after %d attempts", r.Error, r.Detail, r.AttemptCount)
 		}
@@ -121,7 +121,7 @@ func TestWhatThisHostLacksIsLoggedOnceAMinute(t *testing.T) {
 			},
 		})
 		for range 30 {
-			f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{})
+			f.Do(t.Context(), decode(t, "http://shop.test/"), &jobs.Progress{})
 			time.Sleep(3 * time.Second)
 		}
 		if n := strings.Count(log.String(), "too many open files"); n != 2 {

@@ -61,24 +61,24 @@ func (b *bulk) close() {
 }
 
 // do runs a job to its end. The caller releases the outcome.
-func (b *bulk) do(url string) jobs.RunOutcome {
+func (b *bulk) do(url string) *jobs.RunOutcome {
 	b.Helper()
 	return b.attempt(url, 1)
 }
 
 // twice is do with two attempts.
-func (b *bulk) twice(url string) jobs.RunOutcome {
+func (b *bulk) twice(url string) *jobs.RunOutcome {
 	b.Helper()
 	return b.attempt(url, 2)
 }
 
-func (b *bulk) attempt(url string, attempts int) jobs.RunOutcome {
+func (b *bulk) attempt(url string, attempts int) *jobs.RunOutcome {
 	b.Helper()
 	job, err := jobs.Decode("default", "j", fmt.Appendf(nil, `{"url":%q,"retry":{"max_attempts":%d}}`, url, attempts))
 	if err != nil {
 		b.Fatal(err)
 	}
-	return b.f.Do(b.Context(), job, jobs.Progress{})
+	return b.f.Do(b.Context(), &job, &jobs.Progress{})
 }
 
 // plain answers with a body of the length that the query names, in zeros.
@@ -214,7 +214,7 @@ func TestOnlyTheBodyOfAResultKeepsItsMemory(t *testing.T) {
 			}
 			var held []jobs.RunOutcome
 			for o := b.twice("http://shop.test/good/0"); o.Result.Outcome == jobs.Succeeded; o = b.twice(fmt.Sprintf("http://shop.test/good/%d", len(held))) {
-				held = append(held, o)
+				held = append(held, *o)
 				if !bytes.Equal(o.Result.Body, noise) {
 					t.Fatalf("%s, result %d: %d bytes, want %d", coding, len(held), len(o.Result.Body), len(noise))
 				}

@@ -9,6 +9,13 @@ import (
 	"sync/atomic"
 )
 
+// maxIdleBytes is how much may come on a connection while it is idle. HTTP/2 reads and answers frames all the time, for nobody's
+// use and in nobody's time.
+const maxIdleBytes = 64 << 10
+
+// errFlooded ends a connection on which more comes than it is allowed.
+var errFlooded = errors.New("more than any answer needs")
+
 // maxFirstBytes is how much is kept of what a proxy sends before its tunnel is open.
 const maxFirstBytes = 4 << 10
 
@@ -17,7 +24,8 @@ type meter struct {
 	net.Conn
 	reset    bool // Close resets the connection
 	received atomic.Int64
-	ended    atomic.Bool // the other end closed it, or it broke
+	ended    atomic.Bool  // the other end closed it, or it broke
+	limit    atomic.Int64 // of received; zero means none
 
 	mu      sync.Mutex // guards opening and first
 	opening bool
@@ -30,6 +38,9 @@ func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.Conn.Read(p)
 	if m.received.Add(int64(n)); n > 0 {
 		m.keep(p[:n])
+	}
+	if limit := m.limit.Load(); limit > 0 && m.received.Load() > limit {
+		return 0, errFlooded
 	}
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		m.ended.Store(true)
@@ -46,6 +57,9 @@ func (m *meter) Close() error {
 	}
 	return m.Conn.Close()
 }
+
+// allow bounds what may come from now on.
+func (m *meter) allow(bytes int64) { m.limit.Store(m.received.Load() + bytes) }
 
 // keep keeps the first bytes that arrive, maxFirstBytes at most, while the connection is being opened. classify reads
 // them later.
@@ -82,11 +96,14 @@ func (m *meter) classify(typed bool) otherProtocol {
 		return otherTLS
 	}
 	head, rest, found := bytes.Cut(m.first, []byte("\r\n\r\n"))
-	if typed && found && bytes.HasPrefix(head, []byte("HTTP/")) && len(rest) > 0 && !isTLSRecord(rest) && !bytes.HasPrefix(rest, []byte("HTTP/")) {
+	if typed && found && beginsHTTP(head) && len(rest) > 0 && !isTLSRecord(rest) && !beginsHTTP(rest) {
 		return otherPage
 	}
 	return otherUnknown
 }
+
+// beginsHTTP reports whether bytes begin as a status line does, in any case: package http1 accepts each.
+func beginsHTTP(b []byte) bool { return len(b) >= 5 && bytes.EqualFold(b[:5], []byte("HTTP/")) }
 
 // isTLSRecord reports whether bytes begin as an alert or a handshake does (RFC 8446, 5.1).
 func isTLSRecord(b []byte) bool { return len(b) >= 2 && (b[0] == 21 || b[0] == 22) && b[1] == 3 }

@@ -48,7 +48,7 @@ func (o offer) suites() (ids []uint16) {
 func wantsRSA(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	code, alerted := alert(err)
-	return alerted && code == handshakeFailure && ok && op.Op == "remote error"
+	return alerted && code == handshakeFailure && ok && op.Op == "remote error" && !hasType[*uncertified](err)
 }
 
 // maxHosts bounds how many hosts are remembered.

@@ -189,17 +189,17 @@ func (s *stretch) run(extra string) (jobs.Attempt, rotation.Status, jobs.RunOutc
 	var last jobs.Attempt
 	f := fetch.New(fetch.Config{
 		Pool: pool, Policy: jobs.DefaultPolicy, Dial: s.dial, RootCAs: s.roots, AttemptTimeout: 10 * time.Second,
-		Observer: fetch.Observer{AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) { last = a }},
+		Observer: fetch.Observer{AttemptEnded: func(a *jobs.Attempt, _ int64, _ string) { last = *a }},
 	})
 	job, err := jobs.Decode("default", "j", fmt.Appendf(nil, `{"url":%q,"retry":{"max_attempts":1}%s}`, s.url(0), extra))
 	if err != nil {
 		panic(err)
 	}
-	o := f.Do(context.Background(), job, jobs.Progress{})
+	o := f.Do(context.Background(), &job, &jobs.Progress{})
 	f.Close()
 	s.wg.Wait()
 	status, _ := pool.StatusOf("p")
-	return last, status, o
+	return last, status, *o
 }
 
 // TestThePartyThatFailedIsAtFault goes through every hop, phase and party. Whoever did his part is never at fault.

@@ -95,22 +95,46 @@ func (x *exchanges) resolveTime() time.Duration {
 
 // withTrace returns ctx with a trace that reports lookups and, for HTTP/2 on the connection of m, phases.
 func (x *exchanges) withTrace(ctx context.Context, m *meter) context.Context {
+	bound := new(informationals)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSStart:             func(httptrace.DNSStartInfo) { x.lookupBegan() },
 		DNSDone:              func(httptrace.DNSDoneInfo) { x.lookupEnded() },
 		WroteHeaders:         func() { x.sent.Store(true) },
-		WroteRequest:         func(httptrace.WroteRequestInfo) { x.reachPhase(waiting) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { x.requestWritten() },
 		GotFirstResponseByte: func() { x.responseBegan(m) },
-		Got1xxResponse: func(int, textproto.MIMEHeader) error {
-			x.stall.stop()
-			return nil
+		Got1xxResponse: func(_ int, header textproto.MIMEHeader) error {
+			x.waitOn()
+			return bound.add(header)
 		},
 	})
 }
 
+// informationals bounds the heads of informational responses by their size. Whoever traces them has to, as package http1 does.
+type informationals struct{ received int }
+
+// add counts a head. Its status line counts as well, so that empty ones end too.
+func (i *informationals) add(header textproto.MIMEHeader) error {
+	i.received += len("HTTP/2 103\r\n\r\n")
+	for name, values := range header {
+		for _, value := range values {
+			i.received += len(name) + len(value)
+		}
+	}
+	if i.received > maxHeaderBytes {
+		return http1.ErrHeadTooLarge
+	}
+	return nil
+}
+
 // watchPhases reports the phases of an HTTP/1.1 exchange.
 func (x *exchanges) watchPhases(m *meter) http1.Watch {
-	return http1.Watch{Sent: func() { x.reachPhase(waiting) }, FirstByte: func() { x.responseBegan(m) }, Informational: x.stall.stop}
+	return http1.Watch{Sent: x.requestWritten, FirstByte: func() { x.responseBegan(m) }, Informational: x.waitOn}
+}
+
+// requestWritten records that the last byte of the request has been written.
+func (x *exchanges) requestWritten() {
+	x.written.Store(true)
+	x.reachPhase(waiting)
 }
 
 // responseBegan records that a response begins to arrive on the connection of m, and starts the stall watch. It may be
@@ -119,4 +143,29 @@ func (x *exchanges) responseBegan(m *meter) {
 	x.reachPhase(reading)
 	x.begun.Store(true)
 	x.stall.start(m)
+}
+
+// waitOn goes back to the wait for the response, because only an informational one has come. The time before that still counts: a
+// server must not extend the first-byte timeout by it. A 100 may come while the request is still being sent.
+func (x *exchanges) waitOn() {
+	x.stall.stop()
+	x.begun.Store(false)
+	if x.phase.CompareAndSwap(int32(reading), int32(sending)) {
+		x.addSpent(reading)
+	}
+	if x.written.Load() { // asked last: requestWritten may be called meanwhile
+		x.reachPhase(waiting)
+	}
+}
+
+// timeInPhase is how long the present phase of the present exchange has taken, and when it began, since started. An informational
+// response interrupts the wait for the first byte, so that wait may have two parts. A change of the phase meanwhile makes the
+// time wrong, but then began changes, too.
+func (x *exchanges) timeInPhase() (p phase, took, began time.Duration) {
+	began = time.Duration(x.changed.Load())
+	p, took = phase(x.phase.Load()), time.Since(x.started)-began
+	if p == waiting {
+		took += time.Duration(x.spent[waiting].Load() - x.waited.Load())
+	}
+	return p, took, began
 }

@@ -204,7 +204,7 @@ func TestTheCauseOfAStopDecides(t *testing.T) {
 
 func TestPanicEndsTheJobAndReleasesTheProxy(t *testing.T) {
 	r := newRig(t, func(c *fetch.Config) {
-		c.Observer.AttemptEnded = func(string, jobs.Attempt, int64, string) { panic("in a callback") }
+		c.Observer.AttemptEnded = func(*jobs.Attempt, int64, string) { panic("in a callback") }
 	})
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 	if o := r.do("http://shop.test/ok"); o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Failed {

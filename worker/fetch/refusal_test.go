@@ -24,7 +24,7 @@ func TestATargetThatSays407OpensNoProxyThatWorks(t *testing.T) {
 		})
 		defer done()
 		for range 2 {
-			o := f.Do(t.Context(), decode(t, "http://odd.test/"), jobs.Progress{})
+			o := f.Do(t.Context(), decode(t, "http://odd.test/"), &jobs.Progress{})
 			if o.Result.Outcome == jobs.Succeeded {
 				t.Error("a 407 was the job's answer")
 			}
@@ -35,7 +35,7 @@ func TestATargetThatSays407OpensNoProxyThatWorks(t *testing.T) {
 			}
 		}
 		wantClosed(t, pool, 6)
-		r := f.Do(t.Context(), decode(t, `{"url":"http://odder.test/","method":"POST"}`), jobs.Progress{}).Result
+		r := f.Do(t.Context(), decode(t, `{"url":"http://odder.test/","method":"POST"}`), &jobs.Progress{}).Result
 		if r.Outcome != jobs.Succeeded {
 			t.Errorf("a job for another site: %s %s", r.Outcome, r.Error)
 		}
@@ -83,7 +83,7 @@ func TestAProxyThatWantsOtherCredentialsForEveryHostOpens(t *testing.T) {
 		})
 		defer done()
 		for i := range 400 {
-			f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"http://site%d.test/","retry":{"max_attempts":1}}`, i%39)), jobs.Progress{})
+			f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"http://site%d.test/","retry":{"max_attempts":1}}`, i%39)), &jobs.Progress{})
 			time.Sleep(100 * time.Millisecond)
 		}
 		for id, state := range pool.States() {
@@ -106,7 +106,7 @@ func TestHostsThatEveryProxyRefusesOpenNone(t *testing.T) {
 			})
 			defer done()
 			for i := range 100 {
-				f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"https://site%d.test:25/","retry":{"max_attempts":3}}`, i)), jobs.Progress{})
+				f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"https://site%d.test:25/","retry":{"max_attempts":3}}`, i)), &jobs.Progress{})
 			}
 			wantClosed(t, pool, n)
 		})
@@ -142,14 +142,14 @@ func TestWhatARedirectsTargetAsksForIsItsOwn(t *testing.T) {
 			return "200 OK"
 		})
 		defer done()
-		if o := f.Do(t.Context(), decode(t, "http://short.test/"), jobs.Progress{}); o.Kind != jobs.RunScheduled || len(o.Progress.Attempts) != 1 {
+		if o := f.Do(t.Context(), decode(t, "http://short.test/"), &jobs.Progress{}); o.Kind != jobs.RunScheduled || len(o.Progress.Attempts) != 1 {
 			t.Fatalf("kind %d, %+v, want it to wait for its retry", o.Kind, o.Progress.Attempts)
 		}
-		o := f.Do(t.Context(), decode(t, `{"url":"http://short.test/","follow_redirects":0}`), jobs.Progress{})
+		o := f.Do(t.Context(), decode(t, `{"url":"http://short.test/","follow_redirects":0}`), &jobs.Progress{})
 		if o.Result.Status != http.StatusFound {
 			t.Errorf("the site that redirected, and asked for nothing: kind %d, %s", o.Kind, o.Result.Error)
 		}
-		if o := f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{}); o.Kind != jobs.RunScheduled || !o.NoProxy {
+		if o := f.Do(t.Context(), decode(t, "http://shop.test/"), &jobs.Progress{}); o.Kind != jobs.RunScheduled || !o.NoProxy {
 			t.Errorf("the site that asked for 800 s was fetched: kind %d, %d", o.Kind, o.Result.Status)
 		}
 	})
@@ -190,7 +190,7 @@ func TestASilentProxyOpensThoughJobsAreInAHurry(t *testing.T) {
 				defer done()
 				broken.Store(true)
 				for range 150 {
-					f.Do(t.Context(), decode(t, `{"url":"http://good.test/",`+bound+`}`), jobs.Progress{})
+					f.Do(t.Context(), decode(t, `{"url":"http://good.test/",`+bound+`}`), &jobs.Progress{})
 				}
 				if s, _ := pool.StatusOf("p0"); s.State != breaker.Open {
 					t.Errorf("it is %s with %d failures", s.State, s.Failures)
@@ -212,7 +212,7 @@ func TestAJobWhoseTimeNoProxyCanMeetOpensNone(t *testing.T) {
 				})
 				defer done()
 				for i := range 20 { // sites that nobody has heard of: a failure there would be held against the proxy
-					f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"https://site%d.test/",%s}`, i, bound)), jobs.Progress{})
+					f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"https://site%d.test/",%s}`, i, bound)), &jobs.Progress{})
 					toTheEnd(t, f, decode(t, "http://good.test/"))
 				}
 				wantClosed(t, pool, 4)
@@ -232,5 +232,59 @@ func TestALargePageDoesNotHideWhatItsStatusSays(t *testing.T) {
 				t.Errorf("%s: %s %s after %d attempts, want the other proxy to be tried", says, o.Result.Outcome, o.Result.Error, o.Result.AttemptCount)
 			}
 		}
+	}
+}
+
+// A publisher chooses the URL, so one page that answers 407 must keep no other job for its site waiting.
+func TestAPageThatSays407KeepsNoOtherJobOfItsSiteWaiting(t *testing.T) {
+	for _, scheme := range []string{"http", "socks5"} {
+		synctest.Test(t, func(t *testing.T) {
+			const proxies = 6
+			var odd atomic.Bool // the page that is asked for answers 407
+			f, pool, done := crowdOf(t, scheme, proxies, func(_, host string) string {
+				if host == "shop.test" && odd.Load() {
+					return "407 Proxy Authentication Required"
+				}
+				return "200 OK"
+			})
+			defer done()
+			odd.Store(true)
+			if r := toTheEnd(t, f, decode(t, `{"url":"http://shop.test/odd","retry":{"max_attempts":6}}`)); r.Error != jobs.ErrAttemptsExhausted || len(r.Attempts) != proxies {
+				t.Fatalf("the page that answers 407 ended as %s %q after %d attempts, want one through each proxy", r.Outcome, r.Error, len(r.Attempts))
+			}
+			odd.Store(false)
+			for i := range 2 * proxies {
+				o := f.Do(t.Context(), decode(t, "http://shop.test/ok"), &jobs.Progress{})
+				if o.Kind != jobs.RunFinished || o.Result.Outcome != jobs.Succeeded || len(o.Result.Attempts) != 1 {
+					t.Fatalf("%s: job %d for another page of the site: kind %d, %s %q, want its answer at once", scheme, i, o.Kind, o.Result.Outcome, o.Result.Detail)
+				}
+			}
+			wantClosed(t, pool, proxies)
+		})
+	}
+}
+
+// A proxy may serve some sites only. Each job of a publisher with a rule of its own would lose an attempt through it.
+func TestAProxyThatSays407ForASiteIsUsedLastByEveryJob(t *testing.T) {
+	for _, rule := range []string{"", `,"ban":{"statuses":[]}`, `,"ban":{"statuses":[451]}`} {
+		synctest.Test(t, func(t *testing.T) {
+			var refused atomic.Int64
+			f, _, done := crowd(t, 6, func(proxy, host string) string {
+				if host == "shop.test" && proxy != "p5" {
+					refused.Add(1)
+					return "407 Proxy Authentication Required"
+				}
+				return "200 OK"
+			})
+			defer done()
+			for range 40 {
+				for _, site := range []string{"shop", "good"} { // so that round_robin begins anywhere
+					f.Do(t.Context(), decode(t, `{"url":"http://`+site+`.test/","retry":{"max_attempts":6}`+rule+`}`), &jobs.Progress{})
+				}
+			}
+			if refused.Load() != 5 {
+				t.Errorf("rule %q: %d attempts ended with 407, want one through each of the five proxies", rule, refused.Load())
+			}
+		})
 	}
 }

@@ -106,7 +106,7 @@ func requestsOf(t *rapid.T, pool *rotation.Pool, payload []byte) (requests []raw
 		})
 		return client, nil
 	}})
-	if o := fetcher.Do(t.Context(), job, jobs.Progress{}); o.Result.Status != http.StatusOK {
+	if o := fetcher.Do(t.Context(), &job, &jobs.Progress{}); o.Result.Status != http.StatusOK {
 		t.Errorf("%s: %s %s", payload, o.Result.Error, o.Result.Detail)
 	}
 	fetcher.Close()

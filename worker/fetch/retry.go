@@ -11,7 +11,7 @@ import (
 
 // attempts makes attempts until the job ends or its next delay is too long to wait here. A delay that was announced is
 // kept, even if ctx has ended since: the outcome names its end, and the worker that runs the job next waits for it.
-func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
+func (r *run) attempts(ctx context.Context) *jobs.RunOutcome {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	defer func() {
@@ -19,11 +19,10 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 			r.failoverLease.Release()
 		}
 	}()
-	delays := backoff{policy: r.policy, made: len(r.progress.Attempts)}
+	delays := backoff{policy: &r.policy, made: len(r.progress.Attempts)}
 	var announced time.Time
 	for ctx.Err() == nil {
-		outcome, again := r.attemptOnAnyProxy(ctx)
-		if !again {
+		if outcome := r.attemptOnAnyProxy(ctx); outcome != nil {
 			return outcome
 		}
 		delay, stop := delays.Next()
@@ -31,14 +30,14 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 			return r.exhausted()
 		}
 		retry := r.plan(delay)
-		if outcome, last := r.isLast(retry); last {
+		if outcome := r.endInstead(retry); outcome != nil {
 			r.f.budget.refund(retry.cost)
 			return outcome
 		}
 		r.publishRetry(retry)
 		announced = retry.at
 		if retry.kind == jobs.RetryScheduled && ctx.Err() == nil {
-			return jobs.RunOutcome{Kind: jobs.RunScheduled, At: retry.at, Progress: r.progress}
+			return r.scheduled(retry.at)
 		}
 		sleep(ctx, time.Until(retry.at))
 	}
@@ -49,16 +48,16 @@ func (r *run) attempts(ctx context.Context) jobs.RunOutcome {
 	return outcome
 }
 
-// isLast reports whether no further attempt is made, and how the job then ends: no time is left, or the job holds a
-// kept response, which no message carries to another run.
-func (r *run) isLast(retry plannedRetry) (outcome jobs.RunOutcome, last bool) {
+// endInstead ends a job that makes no further attempt: no time is left for it, or the job holds a kept response, which no
+// message carries to another run. It returns nil if the attempt follows.
+func (r *run) endInstead(retry plannedRetry) *jobs.RunOutcome {
 	if cause := r.checkDeadline(retry.at); cause != nil {
-		return r.outOfTime(cause), true
+		return r.outOfTime(cause)
 	}
 	if r.keptResponse != nil && retry.kind == jobs.RetryScheduled {
-		return r.succeeded(r.keptResponse), true
+		return r.succeeded(r.keptResponse)
 	}
-	return jobs.RunOutcome{}, false
+	return nil
 }
 
 // plannedRetry is when and how the next attempt comes.
@@ -157,7 +156,7 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // outOfTime ends a job that has no time left for another attempt.
-func (r *run) outOfTime(cause error) jobs.RunOutcome {
+func (r *run) outOfTime(cause error) *jobs.RunOutcome {
 	if errors.Is(cause, errExpired) {
 		return r.failed(jobs.ErrExpired, "the next attempt could not start before the deadline "+r.job.Deadline.UTC().Format(time.RFC3339)+r.lastWait())
 	}
@@ -174,7 +173,7 @@ func (r *run) lastWait() string {
 }
 
 // exhausted ends a job that has had all its attempts, with the failure of the last one.
-func (r *run) exhausted() jobs.RunOutcome {
+func (r *run) exhausted() *jobs.RunOutcome {
 	detail := ""
 	if r.last != nil {
 		detail = r.last.Error

@@ -73,10 +73,10 @@ func newTrial(t *rapid.T) *trial {
 
 func (c *trial) run(t *rapid.T) {
 	f, pool := c.fetcher(c.proxies, rapid.SampledFrom([]rotation.Strategy{rotation.RoundRobin, rotation.Random, rotation.LeastUsed}).Draw(t, "strategy"), c.policy)
-	var o jobs.RunOutcome
-	for o.Kind = jobs.RunScheduled; o.Kind == jobs.RunScheduled; {
+	o := &jobs.RunOutcome{Kind: jobs.RunScheduled}
+	for o.Kind == jobs.RunScheduled {
 		time.Sleep(time.Until(o.At))
-		if o = f.Do(t.Context(), c.job, o.Progress); o.Kind == jobs.RunScheduled && !o.NoProxy {
+		if o = f.Do(t.Context(), &c.job, &o.Progress); o.Kind == jobs.RunScheduled && !o.NoProxy {
 			c.parked(t, o)
 		}
 	}
@@ -92,7 +92,7 @@ func (c *trial) run(t *rapid.T) {
 }
 
 // parked checks that a job is put aside only as was announced.
-func (c *trial) parked(t *rapid.T, o jobs.RunOutcome) {
+func (c *trial) parked(t *rapid.T, o *jobs.RunOutcome) {
 	if last := c.events[len(c.events)-1]; last.Kind != jobs.RetryScheduled || !last.NextAttemptAt.Equal(o.At) {
 		t.Fatalf("parked until %v, announced was %+v", o.At, last)
 	}

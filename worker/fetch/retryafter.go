@@ -40,14 +40,15 @@ func parseSeconds(value string) (float64, bool) {
 // parseDate reads a date in any of the forms of RFC 9110, 5.6.7, RFC 5322 and RFC 3339, and similar forms: the zone may
 // be missing, or stand anywhere.
 func parseDate(value string) (time.Time, bool) {
-	value = strings.ToUpper(value)
+	value, _, _ = strings.Cut(strings.ToUpper(value), "(") // a comment, such as the name of the zone
+	value = strings.TrimRight(value, " \t")
 	for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05Z07:00"} {
 		if at, err := time.Parse(layout, value); err == nil {
 			return at, true
 		}
 	}
 	offset, words := "", []string(nil)
-	for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return strings.ContainsRune(" \t,()", r) }) {
+	for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return strings.ContainsRune(" \t,", r) }) {
 		switch zone := zoneOffset(word); {
 		case zone != "" && offset == "":
 			offset = zone
@@ -99,9 +100,12 @@ func zoneOffset(word string) string {
 	case "PST":
 		return "-0800"
 	}
-	word = strings.TrimPrefix(strings.TrimPrefix(word, "GMT"), "UTC")
-	if len(word) < 5 || word[0] != '+' && word[0] != '-' {
+	word = strings.ReplaceAll(strings.TrimPrefix(strings.TrimPrefix(word, "GMT"), "UTC"), ":", "")
+	switch {
+	case len(word) < 3 || word[0] != '+' && word[0] != '-':
 		return ""
+	case len(word) == 3: // hours alone (ISO 8601)
+		return word + "00"
 	}
-	return strings.ReplaceAll(word, ":", "")
+	return word
 }

@@ -23,7 +23,7 @@ func TestRetryAfterIsReadAsSecondsOrDate(t *testing.T) {
 			"Thu, 01 Jan 2026 00:00:30 GMT", "Thu, 01 Jan 2026 00:00:30 UTC", "Thu, 1 Jan 2026 00:00:30 +0000", "Thu, 01 Jan 2026 02:00:30 +0200", "thu, 01 jan 2026 00:00:30 gmt",
 			"Thu, 01 Jan 2026 00:00:30 +0000 (UTC)", "Thursday, 01-Jan-26 00:00:30 GMT", "Thu, 01-Jan-2026 00:00:30 GMT", "Thu Jan  1 00:00:30 2026", "Thu Jan 1 00:00:30 UTC 2026",
 			"01 Jan 2026 00:00:30 GMT", "Thu, 01 Jan 2026 00:00:30", "Thu,  01  Jan 2026 00:00:30 GMT", "Wed, 31 Dec 2025 16:00:30 PST", "Thu, 01 Jan 2026 00:00:30 GMT+00:00",
-			"2026-01-01T00:00:30Z", "2026-01-01T01:00:30+01:00", "2026-01-01 00:00:30", "2026-01-01 00:00:30 UTC", "2026-01-01T00:00:30",
+			"2026-01-01T00:00:30Z", "2026-01-01T01:00:30+01:00", "2026-01-01 00:00:30", "2026-01-01 00:00:30 UTC", "2026-01-01T00:00:30", "Thu, 01 Jan 2026 02:00:30 +02", "2025-12-31 19:00:30 -05",
 		},
 		900: {"9999999999999999999999", "3600", "1e9", "900.1", "1e999", "24h", "Fri, 02 Jan 2026 00:00:00 GMT", strings.Repeat("9", 400)},
 	} {
@@ -40,6 +40,7 @@ func FuzzRetryAfter(f *testing.F) {
 	for _, seed := range []string{
 		"5", "-1", "9999999999", "1.7", "Thu, 01 Jan 2026 00:10:59 GMT", "Thursday, 01-Jan-26 00:00:30 GMT", "Thu Jan  1 00:00:30 2026", "1e9", "",
 		"Thu, 1 Jan 2026 00:10:59 +0100 (CET)", "Thu, 01 Jan 2026 00:10:59 UTC", "1 Jan 2026 00:01 EST",
+		"Thu, 1 Jan 2026 00:10 +00", "Thu, 1 Jan 2026 01:10:59 +01", "1 Jan 2100 0:00 +000000", "1 Jan 27 0:00 UT000A", "1 Jan 2100 0:00 +0000 (0)",
 	} {
 		f.Add(seed)
 	}
@@ -55,7 +56,12 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-var decimal = regexp.MustCompile(`^[0-9]{1,300}(\.[0-9]{1,300})?$`)
+// decimal is a number whose fraction a float64 holds well enough to round it up.
+var decimal = regexp.MustCompile(`^[0-9]{1,300}(\.[0-9]{1,9})?$`)
+
+// plainDate is a date of RFC 5322 that mail.ParseDate reads whole. That parser also reads odd texts, and passes over a part of
+// them.
+var plainDate = regexp.MustCompile(`^([A-Za-z]{3}, )?[0-9]{1,2} [A-Za-z]{3} [0-9]{4} [0-9]{2}:[0-9]{2}(:[0-9]{2})? ([A-Za-z]+|[+-][0-9]{2}([0-9]{2})?)( \(.*\))?$`)
 
 // lenient is what other clients make of a value.
 func lenient(value string, now time.Time) (time.Duration, bool) {
@@ -75,11 +81,11 @@ func lenient(value string, now time.Time) (time.Duration, bool) {
 		return at.Sub(now), true
 	}
 	at, err := mail.ParseDate(value)
-	if err != nil {
+	if err != nil || !plainDate.MatchString(value) {
 		return 0, false
 	}
 	zone, offset := at.Zone()
-	known := zone == "" || zone == "GMT" || zone == "UTC" || zone == "UT" || strings.HasPrefix(zone, "+") || offset != 0
+	known := zone == "" || zone == "GMT" || zone == "UTC" || zone == "UT" || zone == "+00" || zone == "-00" || offset != 0
 	return at.Sub(now), known
 }
 

@@ -106,7 +106,7 @@ func TestAnswerThatHasBegunIsNotAskedForAgain(t *testing.T) {
 func TestNothingIsSaidOnceTheLeaseIsLost(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := newRig(t, func(c *fetch.Config) {
-		c.Observer.AttemptEnded = func(string, jobs.Attempt, int64, string) { cancel(jobs.ErrLeaseLost) }
+		c.Observer.AttemptEnded = func(*jobs.Attempt, int64, string) { cancel(jobs.ErrLeaseLost) }
 	})
 	r.use(r.proxy(testenv.Good, nil).URL("http") + " id=p")
 	if o := r.doWith(ctx, "http://shop.test/ok", jobs.Progress{}); o.Kind != jobs.RunLeaseLost || o.Result.Outcome != "" {

@@ -161,10 +161,10 @@ func (s *script) fetcher(n int, strategy rotation.Strategy, policy jobs.Policy) 
 					s.onRetry(e)
 				}
 			},
-			AttemptEnded: func(_ string, a jobs.Attempt, _ int64, _ string) {
+			AttemptEnded: func(a *jobs.Attempt, _ int64, _ string) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				s.attempts = append(s.attempts, a)
+				s.attempts = append(s.attempts, *a)
 			},
 		},
 	}), pool

@@ -105,7 +105,7 @@ func playPieces(t *testing.T, stall time.Duration, responses ...[]piece) (a jobs
 	policy.MaxAttempts = 1
 	f := fetch.New(fetch.Config{
 		Pool: pool, Policy: func() jobs.Policy { return policy }, AttemptTimeout: 10 * time.Minute, StallTimeout: stall,
-		Observer: fetch.Observer{AttemptEnded: func(_ string, attempt jobs.Attempt, _ int64, _ string) { a = attempt }},
+		Observer: fetch.Observer{AttemptEnded: func(attempt *jobs.Attempt, _ int64, _ string) { a = *attempt }},
 		Dial: func(context.Context, string, string) (net.Conn, error) {
 			client, server := net.Pipe()
 			serving.Go(func() { servePieces(server, responses) })
@@ -117,7 +117,7 @@ func playPieces(t *testing.T, stall time.Duration, responses ...[]piece) (a jobs
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	f.Do(t.Context(), job, jobs.Progress{})
+	f.Do(t.Context(), &job, &jobs.Progress{})
 	took = time.Since(begin)
 	f.Close()
 	serving.Wait()

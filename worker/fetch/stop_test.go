@@ -1,7 +1,12 @@
 package fetch_test
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +15,7 @@ import (
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/rotation"
+	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 // TestNoStopBringsAnAnnouncedAttemptForward stops jobs at any moment, within the announcement of a retry too, and lets another
@@ -46,7 +52,7 @@ func stopAndGoOn(t *rapid.T) {
 		var ctx context.Context
 		ctx, stop = context.WithCancelCause(t.Context())
 		timer := time.AfterFunc(rapid.SampledFrom([]time.Duration{0, 100 * time.Millisecond, 1500 * time.Millisecond, time.Minute, time.Hour}).Draw(t, "stop after")+oddly, func() { stop(jobs.ErrStopping) })
-		o := f.Do(ctx, job, progress)
+		o := f.Do(ctx, &job, &progress)
 		timer.Stop()
 		stop(nil)
 		if o.Kind == jobs.RunFinished {
@@ -76,11 +82,56 @@ func TestTheWaitRunsFromItsAnnouncement(t *testing.T) {
 		s := &script{acts: []act{{do: timedOut}, {do: good}}}
 		s.onRetry = func(jobs.RetryEvent) { time.Sleep(700 * time.Millisecond) } // the server is slow to take it
 		f, _ := s.fetcher(1, rotation.RoundRobin, policy)
-		f.Do(t.Context(), decode(t, "http://shop.test/"), jobs.Progress{})
+		f.Do(t.Context(), decode(t, "http://shop.test/"), &jobs.Progress{})
 		if got, want := s.attempts[1].StartedAt, s.events[0].NextAttemptAt; !got.Equal(want) {
 			t.Errorf("the attempt began at %v, announced for %v", got, want)
 		}
 		f.Close()
 		s.wg.Wait()
 	})
+}
+
+// endsWith is a connection that is read byte by byte, and whose context ends with the last of them.
+type endsWith struct {
+	net.Conn
+	last, seen string
+	cancel     context.CancelFunc
+}
+
+func (c *endsWith) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p[:min(1, len(p))])
+	if c.seen += string(p[:n]); strings.HasSuffix(c.seen, c.last) {
+		c.cancel()
+	}
+	return n, err
+}
+
+// A context that ends with its exchange may still be about to set a deadline, which would be that of the next exchange.
+func TestAConnectionWhoseContextEndedIsNotKept(t *testing.T) {
+	for _, stops := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(t, func(c *fetch.Config) {
+			c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+				last := "page"
+				if !stops {
+					last = "nothing of the kind"
+				}
+				return &endsWith{Conn: conn, last: last, cancel: cancel}, err
+			}
+		})
+		r.use("http://" + r.script(func(_ int64, c net.Conn) {
+			in := bufio.NewReader(c)
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")
+			_, _ = in.ReadByte()
+		}).String() + " id=p")
+		r.doWith(ctx, "http://shop.test/", jobs.Progress{})
+		if kept := r.f.IdleConns() > 0; kept == stops {
+			t.Errorf("the context has ended: %v; the connection is kept: %v", stops, kept)
+		}
+		cancel()
+	}
 }

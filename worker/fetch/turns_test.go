@@ -53,7 +53,7 @@ func TestAJobThatWaitedForItsSiteLastIsNotToldOfAProxy(t *testing.T) {
 		f := fetch.New(fetch.Config{Pool: rotation.New(rotation.Config{}), Policy: jobs.DefaultPolicy, AttemptTimeout: time.Minute})
 		defer f.Close()
 		progress := jobs.Progress{Started: time.Now().Add(-2 * time.Minute), SiteSince: time.Now().Add(-time.Minute), Why: "31 proxies cool down"}
-		o := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/","retry":{"timeout":"90s"}}`), progress)
+		o := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/","retry":{"timeout":"90s"}}`), &progress)
 		if o.Result.Error != jobs.ErrTimedOut || strings.Contains(o.Result.Detail, "prox") {
 			t.Errorf("%s: %q, want it timed out and no word of a proxy", o.Result.Error, o.Result.Detail)
 		}
@@ -81,7 +81,7 @@ func late(t *testing.T, f *fetch.Fetcher, n int, by time.Duration) (parked []int
 		wg.Go(func() {
 			job, progress := decode(t, fmt.Sprintf("http://www.shop.test/%d", i)), jobs.Progress{}
 			for parked[i] < 100 {
-				o := f.Do(t.Context(), job, progress)
+				o := f.Do(t.Context(), job, &progress)
 				if o.Kind == jobs.RunFinished {
 					return
 				}
@@ -107,7 +107,7 @@ func TestJobsThatComeLateForTheirTurnsKeepThePace(t *testing.T) {
 			wg.Go(func() {
 				job, progress := decode(t, fmt.Sprintf("http://www.shop.test/%d", i)), jobs.Progress{}
 				for n := 0; ; n++ {
-					o := f.Do(t.Context(), job, progress)
+					o := f.Do(t.Context(), job, &progress)
 					if o.Kind == jobs.RunFinished {
 						return
 					}
@@ -160,7 +160,7 @@ func TestASlowSiteDoesNotHoldTheSlots(t *testing.T) {
 				job, progress := decode(t, fmt.Sprintf("http://www.shop.test/%d", i)), jobs.Progress{}
 				for {
 					from := time.Now()
-					o := f.Do(t.Context(), job, progress)
+					o := f.Do(t.Context(), job, &progress)
 					mu.Lock()
 					held += time.Since(from)
 					if o.Kind == jobs.RunScheduled {

@@ -205,7 +205,7 @@ func FuzzRequestLine(f *testing.F) {
 		}})
 		job.Retry = &jobs.Override{MaxAttempts: new(int)}
 		*job.Retry.MaxAttempts = 1
-		o := fetcher.Do(t.Context(), job, jobs.Progress{})
+		o := fetcher.Do(t.Context(), &job, &jobs.Progress{})
 		fetcher.Close()
 		served.Wait()
 		for _, s := range w.seen {

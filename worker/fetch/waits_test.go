@@ -30,7 +30,7 @@ func waits(t *testing.T, policy jobs.Policy) (out []time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := toTheEnd(t, f, job); r.Error != jobs.ErrAttemptsExhausted || r.Status != 502 || r.AttemptCount != policy.MaxAttempts {
+	if r := toTheEnd(t, f, &job); r.Error != jobs.ErrAttemptsExhausted || r.Status != 502 || r.AttemptCount != policy.MaxAttempts {
 		t.Errorf("ended as %s with %d after %d attempts", r.Error, r.Status, r.AttemptCount)
 	}
 	for _, e := range s.events {
@@ -100,7 +100,7 @@ func TestAnswersOf429SpeakForTheProxy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		toTheEnd(t, f, job)
+		toTheEnd(t, f, &job)
 		if p, _ := pool.StatusOf("p0"); p.Failures != 0 || !pool.AnyHealthy() {
 			t.Errorf("after ten answers of 429 the proxy has %d failures, delivering %v; want none and true", p.Failures, pool.AnyHealthy())
 		}
@@ -120,7 +120,7 @@ func TestTimeOfAllAttemptsGoesOnWhileTheJobIsParked(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		r := toTheEnd(t, f, job)
+		r := toTheEnd(t, f, &job)
 		if took := time.Since(began); r.Error != jobs.ErrTimedOut || r.AttemptCount != 2 || took != 10*time.Second {
 			t.Errorf("ended as %q after %d attempts and %v, want timed_out after 2 and 10 s", r.Error, r.AttemptCount, took)
 		}
@@ -154,7 +154,7 @@ func stopEndsAWait(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := f.Do(ctx, job, jobs.Progress{})
+	o := f.Do(ctx, &job, &jobs.Progress{})
 	ended := time.Now()
 	timer.Stop()
 	f.Close()
@@ -198,7 +198,7 @@ func TestJobsShareNoBackoff(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			running.Go(func() { f.Do(t.Context(), job, jobs.Progress{}) })
+			running.Go(func() { f.Do(t.Context(), &job, &jobs.Progress{}) })
 			time.Sleep(700 * time.Millisecond)
 		}
 		running.Wait()

@@ -112,6 +112,7 @@ func TestSocksRepliesAreSorted(t *testing.T) {
 		1: {jobs.FaultUnclear, "proxy_protocol"}, 2: {jobs.FaultPair, "proxy_refused"}, 3: {jobs.FaultTarget, "connect"},
 		4: {jobs.FaultTarget, "connect"}, 5: {jobs.FaultTarget, "connect"}, 6: {jobs.FaultTarget, "connect"},
 		7: {jobs.FaultProxy, "proxy_protocol"}, 8: {jobs.FaultUnclear, "proxy_protocol"},
+		9: {jobs.FaultUnclear, "proxy_protocol"}, 0xf0: {jobs.FaultUnclear, "proxy_protocol"}, 0xff: {jobs.FaultUnclear, "proxy_protocol"},
 	} {
 		r := newRig(t, nil)
 		addr := r.script(func(_ int64, c net.Conn) {
@@ -195,8 +196,9 @@ func TestBanGoesToAnotherProxyAtOnceWhateverRetryAfterSays(t *testing.T) {
 func TestTargetThatSays407ShutsNoProxy(t *testing.T) {
 	r := newRig(t, nil)
 	r.use(r.proxy(testenv.Good, nil).URL("http")+" id=a", r.proxy(testenv.Good, nil).URL("http")+" id=b")
-	if o := r.do("https://example.com/status/407"); o.Kind != jobs.RunScheduled || len(o.Progress.Attempts) != 2 {
-		t.Errorf("407 out of a tunnel: kind %d, %d attempts; want both proxies to rest for this host", o.Kind, len(o.Progress.Attempts))
+	o := r.do("https://example.com/status/407")
+	if used := o.Result.Attempts; o.Result.Error != jobs.ErrAttemptsExhausted || len(used) < 2 || used[0].Proxy == used[1].Proxy {
+		t.Errorf("407 out of a tunnel: kind %d, %q, attempts %+v; want both proxies tried before the end", o.Kind, o.Result.Error, used)
 	}
 	for _, id := range []string{"a", "b"} {
 		if s, _ := r.pool.StatusOf(id); s.State != breaker.Closed {

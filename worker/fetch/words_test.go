@@ -195,7 +195,7 @@ func said(t *testing.T, err error) string {
 		return nil, &net.OpError{Op: "dial", Err: err}
 	}})
 	defer f.Close()
-	o := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/?key=`+secret+`","timeout":0.1,"headers":{"X-Key":"`+secret+`"},"when_no_proxy":"fail","retry":{"max_attempts":1}}`), jobs.Progress{})
+	o := f.Do(t.Context(), decode(t, `{"url":"http://shop.test/?key=`+secret+`","timeout":0.1,"headers":{"X-Key":"`+secret+`"},"when_no_proxy":"fail","retry":{"max_attempts":1}}`), &jobs.Progress{})
 	return o.Result.Detail
 }
 

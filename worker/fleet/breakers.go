@@ -16,10 +16,10 @@ import (
 	"github.com/gofer-mq/gofer/rotation"
 )
 
-// Finding is what stands in the bucket of breakers under the id of a proxy that a worker found dead. Each proxy has one: the
-// latest finder's.
+// Finding is the value under the id of a proxy in the bucket of breakers: a worker found the proxy dead. A later finding replaces
+// an earlier one.
 type Finding struct {
-	// Worker is the finder's name. A finding without one is not valid, because nobody could be judged by it.
+	// Worker is the finder's name. A finding without one is not valid, because workers judge the finder by its findings.
 	Worker string `json:"worker"`
 	// Instance identifies one start of the process: after a restart the worker follows its own old findings like others'.
 	Instance string `json:"instance"`
@@ -43,22 +43,22 @@ type BreakersConfig struct {
 	Log         *slog.Logger
 }
 
-// Breakers tell the fleet which proxies this worker found dead, and let this worker avoid those that others did. The same holds
-// for the exits of sessions that failed. Make them with NewBreakers; they may be shared by any number of goroutines.
+// Breakers report to the fleet which proxies this worker found dead, and make this worker avoid the proxies that others found
+// dead. They do the same for the exits of sessions that failed. Make them with NewBreakers; they may be shared by any number of
+// goroutines.
 //
 // A finding is advice. It changes no breaker; the pool takes such a proxy when nothing else is left; and it ends with its time,
 // when a worker's probe succeeds or when the breaker is reset. A worker that reports more than half of this pool is more likely
-// to have a bad network than to be right, and is not followed until it reports fewer. A finding that is lost, old or not valid
-// leaves each worker to its own judgement, and so does a bucket that cannot be reached.
+// to have a bad network than to be right, and is not followed until it reports fewer. If a finding is lost, old or not valid,
+// or if the bucket cannot be reached, each worker decides alone.
 type Breakers struct {
 	cfg      BreakersConfig
-	instance string
-	// instance is that of Finding. updates and sessions have locks of their own.
+	instance string // as in Finding
+	// updates and sessions have locks of their own.
 	updates  updateQueue[update]
 	sessions *sessions
 
-	// mu guards the fields below. It is held while the pool takes over a finding, so that of two the later one is the last to
-	// arrive.
+	// mu guards the fields below. It is held while the pool takes over a finding, so that of two findings the later one wins.
 	mu       sync.Mutex
 	findings map[string]*finding
 	ignored  map[string]bool // workers that are not followed
@@ -94,19 +94,19 @@ func (b *Breakers) ShareChange(e rotation.Event) {
 	}
 }
 
-// WithdrawFinding takes the fleet's finding about a proxy away, if there is one. It applies locally before it is written.
+// WithdrawFinding removes the fleet's finding about a proxy, if there is one: in this worker at once, and then in the bucket.
 func (b *Breakers) WithdrawFinding(proxy string) {
 	b.mu.Lock()
 	known := b.findings[proxy] != nil
-	b.forget(proxy) // what waits to be written holds here already
+	b.forget(proxy)
 	b.mu.Unlock()
 	if known {
 		b.send(proxy, update{})
 	}
 }
 
-// CountAvoided is how many proxies of the pool this worker avoids because of the findings of others. Findings whose time is over
-// do not count, although they stay until the next review.
+// CountAvoided returns how many proxies of the pool this worker avoids because of the findings of others. Findings whose time is
+// over do not count, although they stay until the next review.
 func (b *Breakers) CountAvoided() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

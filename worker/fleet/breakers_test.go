@@ -79,6 +79,10 @@ func TestFindingThatIsOldOrNotValidIsIgnored(t *testing.T) {
 	f.put("p3", []byte(`{"worker": "a", "duration": 0.000001}`))
 	f.put("p4", []byte(`{"duration": 60}`))
 	f.tell("p5", finding("a", 24*time.Hour))
+	testenv.Eventually(t, "the finding of p0 to end", func() bool {
+		e, err := f.kv.Get(t.Context(), "p0")
+		return err == nil && time.Since(e.Created()) > time.Millisecond
+	})
 	b := f.join("b", 20)
 	testenv.Eventually(t, "the last one to be honoured", func() bool { return b.avoids("p5") })
 	if got := b.avoided(); len(got) != 1 || strings.Contains(b.log.String(), "avoided, another worker found it dead\" proxy=p0") {

@@ -72,10 +72,7 @@ func (f *follower) run(ctx context.Context, js jetstream.JetStream) {
 			// Any other error may pass by itself. A server in trouble is asked once a second.
 			wait = time.Second
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		sleep(ctx, wait)
 	}
 }
 

@@ -29,7 +29,7 @@ type LeaderConfig struct {
 	// Renew is how often a leader renews its leadership; zero means 4 s. Without Note, other workers poll the key at this
 	// interval.
 	Renew time.Duration
-	// Needed tells whether there is anything to do: a worker tries to lead only while it returns true. It is called often
+	// Needed reports whether there is anything to do: a worker tries to lead only while it returns true. It is called often
 	// and must not block. Nil means always.
 	Needed func() bool
 	Log    *slog.Logger
@@ -37,10 +37,10 @@ type LeaderConfig struct {
 
 // Leader lets one worker of the fleet at a time do a task.
 //
-// The leadership is a key of the policy's bucket, because workers may write there already: a fleet that is upgraded needs no new
-// rights and no new bucket for it. Its leader replaces the value again and again, each time on condition that nobody else has.
-// Clocks of two machines are never compared: a leader gives up 2.5 intervals after it began its latest successful renewal, and
-// another worker takes over when it has seen no renewal for 3 intervals. A leader that ends properly deletes the key.
+// The leadership is a key of the policy's bucket. Workers of earlier versions may write there, too, so an upgrade needs no new
+// rights and no new bucket. The leader replaces the value again and again, each time on condition that nobody else has replaced
+// it. Clocks of two machines are never compared: a leader gives up 2.5 intervals after it began its latest successful renewal,
+// and another worker takes over when it has seen no renewal for 3 intervals. A leader that ends properly deletes the key.
 //
 // A worker that follows the bucket anyway passes what it sees of the key to Note. While it sees renewals, it asks the server
 // nothing, and it takes over as soon as the key is deleted.
@@ -49,7 +49,7 @@ type LeaderConfig struct {
 type Leader struct {
 	cfg   LeaderConfig
 	value []byte
-	own   string // this run of the worker
+	own   string // the instance in value
 
 	// Only the goroutine of Run uses kv, seen, seenAt and failed.
 	kv     jetstream.KeyValue // nil until the bucket has answered
@@ -63,7 +63,7 @@ type Leader struct {
 	notedAt time.Time     // since when; zero while nobody notes anything
 }
 
-// leadership is the value of the key. Worker is for people. Instance tells two starts of a worker apart: a name may be used again
+// leadership is the value of the key. Worker is for people. Instance identifies one start of a worker: a name may be used again
 // at once after a crash, and the new process leads nothing yet.
 type leadership struct {
 	Worker   string `json:"worker"`
@@ -126,14 +126,12 @@ func (l *Leader) Run(ctx context.Context, js jetstream.JetStream, names jobs.Nam
 func (l *Leader) waitForTry(ctx context.Context) {
 	jitter := mathrand.N(l.cfg.Renew / 4)
 	for wait := l.cfg.Renew - jitter; wait > 0 && ctx.Err() == nil; {
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-l.freed:
-			timer.Stop()
 			sleep(ctx, jitter) // all workers of a fleet see it at the same time
 			return
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 		l.mu.Lock()
 		wait = time.Until(l.notedAt.Add(3*l.cfg.Renew + jitter))
@@ -141,7 +139,7 @@ func (l *Leader) waitForTry(ctx context.Context) {
 	}
 }
 
-// try becomes the leader if nobody else leads, and then leads until the leadership ends. That another worker was faster is no
+// try becomes the leader if nobody else leads, and then leads until the leadership ends. If another worker was faster, that is no
 // error. After any other error the bucket is looked up again, because it may have been recreated.
 func (l *Leader) try(ctx context.Context, js jetstream.JetStream, names jobs.Names, lead func(context.Context)) error {
 	t, err := l.takeOver(ctx, js, names)
@@ -225,8 +223,8 @@ func (t *term) renew(ctx context.Context) (err error) {
 	return err
 }
 
-// left returns how long the leadership lasts without another renewal. It is half an interval shorter than the time after which
-// another worker takes over: lead has that long to return.
+// left returns how long the leadership lasts without another renewal. Another worker takes over half an interval later: lead has
+// that long to return.
 func (t *term) left() time.Duration { return t.cfg.Renew*5/2 - time.Since(t.began) }
 
 // serve calls lead, renews the leadership meanwhile, and returns when lead has returned. A leadership that cannot be renewed in
@@ -270,10 +268,8 @@ func (t *term) resign(ctx context.Context) {
 
 // sleep waits for d. It returns early when ctx ends; the caller asks ctx.
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }

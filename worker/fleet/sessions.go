@@ -14,8 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/rotation/exits"
 )
 
-// SessionFinding is what stands in the bucket of breakers under sessionPrefix and the key of a session whose exit failed. An
-// older worker reads this as an expired proxy finding, and ignores it.
+// SessionFinding is the value under sessionPrefix and the key of a session in the bucket of breakers: the session's exit
+// failed. An older worker reads it as an expired finding about a proxy, and ignores it.
 type SessionFinding struct {
 	Worker string `json:"worker"`
 	// The generations and the cause are those of exits.State.
@@ -30,7 +30,7 @@ type SessionFinding struct {
 const (
 	// sessionPrefix begins the keys of sessions. No id of a proxy holds a dot.
 	sessionPrefix = "session."
-	// shareEvery is how often changes are written: a new word that fails at once too is dropped before it is shared.
+	// shareEvery is how often changes are written. So a new word that fails at once, too, is dropped before it is shared.
 	shareEvery = 200 * time.Millisecond
 	// reviewEvery is how often a worker looks for sessions that the fleet would forget although they are in use.
 	reviewEvery = time.Second
@@ -46,17 +46,17 @@ const (
 )
 
 // sessions share the exits of sessions at gateways. A session is written when its exit changed, and again before its time is over
-// if it is still in use, so that a worker that starts later finds it. What is lost, old or not valid leaves each worker to its
-// own judgement.
+// if it is still in use, so that a worker that starts later finds it. If an entry is lost, old or not valid, each worker decides
+// alone.
 type sessions struct {
 	cfg BreakersConfig
 
 	// mu guards the fields below.
 	mu      sync.Mutex
-	known   map[exits.Key]sharedSession // what stands in the bucket, at most maxSessions
+	known   map[exits.Key]sharedSession // what the bucket has, at most maxSessions
 	pending []exits.Key                 // to be written, the longest waiting first; each once
 	queued  map[exits.Key]struct{}      // the elements of pending
-	room    int                         // how many sessions may stand in the bucket
+	room    int                         // how many sessions the bucket may have
 	kept    time.Duration               // how long the bucket keeps them; zero means without end
 	// happened holds events already logged. Its keys are constants of this package, so it stays small.
 	happened map[string]bool
@@ -64,12 +64,12 @@ type sessions struct {
 	reviewed time.Time // the time of the last review; only run uses it
 }
 
-// sharedSession is what stands in the bucket under the key of a session.
+// sharedSession is what the bucket has under the key of a session.
 type sharedSession struct {
 	generation, current uint32
 	revision            uint64
-	until               time.Time // the fleet forgets it
-	renew               time.Time // it is written again from then on, if the session is in use
+	until               time.Time // when the fleet forgets it
+	renew               time.Time // when it is written again if the session is in use
 }
 
 // newSessions assumes the bounds of a bucket that gofer creates; open reads the real ones before the first write.
@@ -252,7 +252,7 @@ func (s *sessions) needsWrite(key exits.Key) (state exits.State, needsWrite bool
 	// A session that the bucket has is written for a new generation at once, and for its time only when that is nearly over.
 	case known:
 		return state, k.generation != state.Generation || k.current != state.Current() || now.After(k.renew) && k.endsBefore(state, now)
-	// Without a word that was replaced there is nothing to tell.
+	// The session still uses its first word, which all workers derive alike.
 	case state.Current() == 0:
 		return state, false
 	case len(s.known) >= s.room:

@@ -102,9 +102,9 @@ func (s *sessions) isFirst(what string) bool {
 	return !was
 }
 
-// record notes what stands in the bucket; age is how long it has. The writer renews it before other workers would, so that mostly
-// one worker writes. A revision that is older than the known one is ignored: answers and changes arrive in any order. The caller
-// holds the lock.
+// record notes what the bucket has, and for how long (age). The worker that wrote it renews it before the others would, so
+// mostly one worker writes. A revision that is older than the known one is ignored: answers and changes arrive in any order.
+// The caller holds the lock.
 func (s *sessions) record(state exits.State, revision uint64, age time.Duration, own bool) {
 	if s.known[state.Key].revision > revision {
 		return

@@ -281,19 +281,9 @@ func ParseEntry(key, line string) (proxylist.Proxy, error) {
 // lock, which keeps changes in order. Proxies of the bucket are sorted by id, so that the same settings give the same list on
 // each worker.
 func (s *Settings) replace() {
-	proxies := make([]proxylist.Proxy, 0, len(s.listed)+len(s.bucket))
-	taken := make(map[string]bool, len(s.listed))
-	for _, p := range s.listed {
-		if better, ok := s.bucket[p.ID]; ok {
-			p = better
-		}
-		taken[p.ID] = true
-		proxies = append(proxies, p)
-	}
+	shared := make([]proxylist.Proxy, 0, len(s.bucket))
 	for _, id := range slices.Sorted(maps.Keys(s.bucket)) {
-		if !taken[id] {
-			proxies = append(proxies, s.bucket[id])
-		}
+		shared = append(shared, s.bucket[id])
 	}
-	s.cfg.Pool.Replace(proxies)
+	s.cfg.Pool.Replace(proxylist.Join(s.listed, shared))
 }

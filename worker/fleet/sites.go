@@ -18,7 +18,7 @@ import (
 	"github.com/gofer-mq/gofer/rotation/sites"
 )
 
-// SiteFinding is what stands in the bucket of sites under the key of a site. Its times are counted from when the server stored
+// SiteFinding is the value under the key of a site in the bucket of sites. Its times are counted from when the server stored
 // it, so the clocks of two machines are never compared.
 type SiteFinding struct {
 	Worker string `json:"worker"`
@@ -35,26 +35,26 @@ type SiteFinding struct {
 	Failed *jobs.Duration `json:"failed,omitempty"`
 }
 
-// siteWaits is what stands under waitsPrefix and the key of a site. It means that jobs wait for the site, and asks the leader of
-// the fleet to look at them. The name is there because the key is a hash.
+// siteWaits is the value under waitsPrefix and the key of a site. It reports to the leader of the fleet that jobs wait for the
+// site. It has the site's name because the key is a hash.
 type siteWaits struct {
 	Site string `json:"site"`
 }
 
 const (
 	waitsPrefix = "waits."
-	// noteEvery is how often at most a worker tells that jobs wait for a site: thousands of them may begin to wait in a second.
+	// noteEvery is the shortest time between two such reports about a site: thousands of jobs may begin to wait in a second.
 	noteEvery = 2 * time.Second
 	// isolatedAfter is how long writes fail before the fleet counts as unreachable.
 	isolatedAfter = 5 * time.Second
-	// maxFindings bounds the findings of other workers, and the sites of which this worker told.
+	// maxFindings bounds the findings of other workers, and the sites that this worker has reported.
 	maxFindings = 100_000
 	// fewFindings is the least number of findings at which a worker may stop being followed: with fewer, a worker that knows few
 	// sites would judge by chance.
 	fewFindings = 3
 )
 
-// siteTable is what Sites ask of the sites that this worker knows; *sites.Table has it.
+// siteTable is what Sites need of this worker's sites; *sites.Table has it.
 type siteTable interface {
 	Apply(f sites.Finding) []sites.Event
 	Counts() sites.Counts
@@ -66,40 +66,40 @@ type siteTable interface {
 type SitesConfig struct {
 	// Table receives the findings of other workers.
 	Table siteTable
-	// Applied is told of what they change. It must not block, because the bucket's changes wait for it.
+	// Applied is called with the changes that these findings make. It must not block, because the bucket's changes wait for it.
 	Applied func([]sites.Event)
-	// NoteWaiting is told that jobs wait for a site, by its key; age is how long ago a worker noted this. nil is allowed. It must
-	// not block.
+	// NoteWaiting is called when a worker reports that jobs wait for a site; age is how old the report is. It must not block; nil
+	// is allowed.
 	NoteWaiting func(key, site string, age time.Duration)
 	// Worker is this worker's name.
 	Worker string
 	Log    *slog.Logger
 }
 
-// Sites tell the fleet which sites this worker found resting, let this worker know what others found, and tell the leader of the
-// fleet for which sites jobs wait. Make them with NewSites; they may be shared by any number of goroutines.
+// Sites report to the fleet which sites this worker found resting, apply what others found, and report to the leader of the fleet
+// for which sites jobs wait. Make them with NewSites; they may be shared by any number of goroutines.
 //
-// Another worker is not followed if it has three findings or more, and more findings than there are other sites that this worker
-// knows (at least one), resting ones included. It is more likely to have a bad network than to be right. A finding that is lost,
-// old or not valid leaves each worker to its own judgement.
+// Another worker is not followed if it has three findings or more, and more findings than there are other sites that this
+// worker knows (at least one), resting ones included. It is more likely to have a bad network than to be right. If a finding is
+// lost, old or not valid, each worker decides alone.
 type Sites struct {
 	cfg      SitesConfig
 	instance string
 	updates  updateQueue[siteUpdate]
-	isolated atomic.Bool // the fleet does not learn what this worker tells
+	isolated atomic.Bool // what this worker reports does not reach the fleet
 
 	// mu guards the fields below.
 	mu        sync.Mutex
 	findings  map[string]siteReport // of other workers, by key
 	reporters map[string]*reporter  // by worker
-	noted     map[string]time.Time  // when this worker told last that jobs wait, by key
+	noted     map[string]time.Time  // when this worker reported last that jobs wait, by key
 }
 
 // siteReport is a finding of another worker.
 type siteReport struct {
 	worker, site string
 	until        time.Time
-	known        bool // this worker knew the site when it looked last
+	known        bool // this worker knew the site at the latest review
 }
 
 // siteUpdate is what is to be written: a finding, or, without a state, that jobs wait for this site. Times are of this machine
@@ -121,7 +121,7 @@ func NewSites(cfg SitesConfig) *Sites {
 		cfg: cfg, instance: rand.Text(), updates: newUpdateQueue[siteUpdate](), findings: map[string]siteReport{},
 		reporters: map[string]*reporter{}, noted: map[string]time.Time{},
 	}
-	s.setIsolated(true) // until the first update is stored: a job must not wait for a leader that never hears of it
+	s.setIsolated(true) // until the first update is stored: a job must not wait for a leader that does not know of it
 	return s
 }
 
@@ -133,17 +133,17 @@ func (s *Sites) ShareChanges(events []sites.Event) {
 			continue
 		}
 		u := siteUpdate{site: e.Site, state: e.State, since: e.Since, until: e.Until, rest: e.Rest, failed: e.Failed}
-		// A finding has only three states, so the end of a mistaken rest is shared as a return: jobs come back one at a time
+		// The rest was a mistake. A finding has no state for that, so it is shared as a return: jobs come back one at a time
 		// first.
 		if e.State == sites.Fresh || e.State == sites.Answering {
-			u.state = sites.Returning // the rest was a mistake
+			u.state = sites.Returning
 		}
 		s.put(jobs.SiteKey(e.Site), u)
 	}
 }
 
-// Wait tells the leader of the fleet that a job waits for a site. It reports false if the fleet cannot be told: then nobody would
-// look at the job before its time.
+// Wait reports to the leader of the fleet that a job waits for a site. It returns false if the report does not reach the fleet:
+// then nobody would release the job before its time.
 func (s *Sites) Wait(site string) bool {
 	key := jobs.SiteKey(site)
 	s.mu.Lock()
@@ -156,7 +156,7 @@ func (s *Sites) Wait(site string) bool {
 		s.noted[key] = time.Now()
 	}
 	s.mu.Unlock()
-	// Also if the fleet could not be told before: it may be told now.
+	// The report is queued also while the worker is isolated: the first one that is stored ends that.
 	if fresh && !s.put(waitsPrefix+key, siteUpdate{site: site}) {
 		s.mu.Lock()
 		delete(s.noted, key)
@@ -166,7 +166,8 @@ func (s *Sites) Wait(site string) bool {
 	return !s.isolated.Load()
 }
 
-// CountFollowed is the number of resting sites that this worker knows from others. Workers that are not followed do not count.
+// CountFollowed returns the number of resting sites that this worker knows from others. Workers that are not followed do not
+// count.
 func (s *Sites) CountFollowed() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +227,7 @@ func (s *Sites) write(ctx context.Context, js jetstream.JetStream, bucket string
 			continue
 		}
 		err := nats.ErrDisconnected
-		if js.Conn().IsConnected() { // a client that is cut off would send it later, when it is no longer true
+		if js.Conn().IsConnected() { // otherwise the client would send the update later, when it is no longer true
 			kv, err = s.writeUpdate(ctx, js, bucket, kv, key, u)
 		}
 		refused := err != nil && !bus.CuredByWaiting(err)

@@ -39,8 +39,8 @@ func (s *Sites) takeWaits(key string, c change) {
 	}
 }
 
-// take follows what a key says now, and returns what that changed in the table. A deleted key only ends the count of its finding:
-// a rest ends with its time, or with a finding that the site returns.
+// take applies the value of a key, and returns what that changed in the table. A deleted key ends no rest: a rest ends with its
+// time, or with a finding that the site returns.
 func (s *Sites) take(c change) []sites.Event {
 	if c.value == nil {
 		s.mu.Lock()
@@ -97,7 +97,7 @@ func (s *Sites) read(c change) (f sites.Finding, worker string, err error) {
 	return f, stored.Worker, nil
 }
 
-// reporter is another worker of which this one has findings.
+// reporter is another worker and its findings.
 type reporter struct {
 	// keys has at least one element unless the worker is ignored: a reporter without findings is dropped, so that workers which
 	// have gone take no memory.
@@ -106,8 +106,8 @@ type reporter struct {
 	ignored bool
 }
 
-// note counts a finding for its worker, and reports whether that worker is followed. That a site returns is always followed: at
-// worst it costs one test. The table is asked outside the lock.
+// note counts a finding of a worker, and reports whether to apply it: the worker is followed, or the site returns, which costs
+// one test at worst. It asks the table without the lock.
 func (s *Sites) note(key, worker string, f sites.Finding) (follow bool) {
 	known := s.knows(f.Site)
 	s.mu.Lock()
@@ -172,8 +172,8 @@ func (s *Sites) setKnown(key string, known bool) {
 	}
 }
 
-// review drops the findings whose time is over, looks again which of their sites this worker knows, and judges the workers again.
-// It asks the table without the lock. What changes meanwhile is found by the next review.
+// review drops the findings whose time is over, finds out again which of their sites this worker knows, and judges the workers
+// again. It asks the table without the lock. The next review finds what changes meanwhile.
 func (s *Sites) review() {
 	s.mu.Lock()
 	reports := make(map[string]string, len(s.findings))

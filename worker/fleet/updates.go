@@ -122,10 +122,7 @@ func (b *Breakers) write(ctx context.Context, js jetstream.JetStream, bucket str
 		}
 		// After a refusal the next update is tried at once: it may be about another proxy and be accepted.
 		if failing = err != nil; failing && !refused {
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
+			sleep(ctx, time.Second)
 		}
 	}
 }

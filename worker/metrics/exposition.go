@@ -9,7 +9,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// page is a metrics page in the making, in the Prometheus text format, version 0.0.4. One goroutine writes it.
+// page is a metrics page while it is written, in the Prometheus text format, version 0.0.4. One goroutine writes it.
 // families has every metric by name. A sample of a metric that is not in it would get an empty HELP line; a test
 // compares the two.
 type page struct {

@@ -8,8 +8,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// queueLabels are the queues served, at most 32, and the one label for all others, which is a valid name of a
-// queue, too. The common label comes first, so that it has a place even with 32 queues.
+// queueLabels are the labels of the queues that are served, at most 32, and the common label of all others. The common label is
+// also a valid name of a queue. It comes first, so that it has a place even with 32 queues.
 func queueLabels(served []string) []string {
 	labels := []string{rollup.Other}
 	for _, queue := range served[:min(len(served), 32)] {
@@ -20,7 +20,7 @@ func queueLabels(served []string) []string {
 	return labels
 }
 
-// queue returns the label of a queue. A queue that this worker does not serve has a common label, so that messages cannot make
+// queue returns the label of a queue. All queues that this worker does not serve have one label, so that messages cannot add
 // series.
 func (m *Registry) queue(name string) string {
 	if slices.Contains(m.gauges.Queues, name) {

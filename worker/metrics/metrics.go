@@ -19,7 +19,7 @@ import (
 // none may block, for it delays the whole page. They are called by the goroutine that writes the page, so they must
 // be safe beside the worker's own goroutines.
 type Gauges struct {
-	// Version and Revision are those of the program, ConfigHash tells configurations apart.
+	// Version and Revision are those of the program, ConfigHash distinguishes configurations.
 	Version, Revision, ConfigHash string
 	// Queues are those that the worker serves, at most 32; any other one is counted as "other", together with one that
 	// bears this name.
@@ -55,7 +55,7 @@ type Gauges struct {
 	Backlog func() map[string]Backlog
 	// FleetJobs is what the queues of the fleet hold, as shared last; nil while nobody shares it.
 	FleetJobs func() map[string]FleetJobs
-	// RTT is how long the way to the server and back took when it was measured last; zero when it never was.
+	// RTT is the round-trip time to the server, as it was measured last; zero before the first measurement.
 	RTT func() time.Duration
 	// Book is where the rollup gauges are read: the same hours that the API shows by default.
 	Book func() *rollup.Book
@@ -73,7 +73,7 @@ type Backlog struct {
 	Pending    int64 `json:"pending"`
 	AckPending int64 `json:"ack_pending"`
 	Paused     bool  `json:"paused"`
-	// Redelivered of those that workers hold were given out more than once; Waiting is the number of open pulls.
+	// Redelivered counts those of AckPending that were delivered more than once. Waiting is the number of open pulls.
 	Redelivered int64 `json:"-"`
 	Waiting     int64 `json:"-"`
 }
@@ -140,8 +140,8 @@ func New(g Gauges) *Registry {
 // Gauges returns the functions that the page reads. Nobody may change them, since pages are written at any time.
 func (m *Registry) Gauges() *Gauges { return &m.gauges }
 
-// CountTaken counts a job that was taken after a wait. The wait of a job that was taken before is not measured. The
-// time of a second delivery would include the run of the first.
+// CountTaken counts a job that was taken after a wait. again means that it was taken before. Then the wait is not measured,
+// because it would include the first run.
 func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
 	queue = m.queue(queue)
 	m.taken[queue].Inc()
@@ -152,8 +152,7 @@ func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
 	m.queueWait.Update(waited.Seconds())
 }
 
-// CountPick counts a pick of a proxy, and why none was to be had. took counts also
-// if the pick found nothing.
+// CountPick counts a pick of a proxy, or the reason why the pick found none. The time is measured in both cases.
 func (m *Registry) CountPick(strategy rotation.Strategy, took time.Duration, err error) {
 	m.pickTime.Update(took.Seconds())
 	counter := m.selections[string(strategy)]
@@ -245,8 +244,8 @@ func (m *Registry) CountAck(kind string, ok bool) {
 // flushed again later.
 func (m *Registry) CountFlush(ok bool) { m.flushes[ok].Inc() }
 
-// CountPublish counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". Took is zero when
-// nobody measured it.
+// CountPublish counts a message: "result", "retry", "dead", "event", "rollup"; anything else is "other". took is zero if nobody
+// has measured it.
 func (m *Registry) CountPublish(kind string, ok bool, took time.Duration) {
 	pick(m.publishes, kind)[ok].Inc()
 	if ok && took > 0 {

@@ -93,7 +93,7 @@ func TestPromtoolAcceptsThePage(t *testing.T) {
 func flood(m *metrics.Registry, n int) {
 	for i := range n {
 		x := fmt.Sprintf("x%d\"\\\n{}\xff", i)
-		m.CountAttempt(rollup.AttemptFact{Queue: x, Status: 100 * (i % 12), Proxy: x, Region: x, Reason: x, Fault: jobs.Fault(x), Duration: time.Second})
+		m.CountAttempt(rollup.AttemptFact{Status: 100 * (i % 12), Proxy: x, Reason: x, Fault: jobs.Fault(x), Duration: time.Second})
 		m.CountJob(rollup.JobFact{Queue: x, Status: 100 * (i % 12), Outcome: x, Error: x, Policy: x, Attempts: i})
 		m.CountRetry(jobs.RetryEvent{Queue: x, Proxy: x, Kind: x})
 		m.CountBreakerChange(jobs.BreakerEvent{ProxyID: x, FromState: x, ToState: x, Reason: x})
@@ -332,7 +332,7 @@ func BenchmarkAttemptCounted(b *testing.B) {
 	m := metrics.New(everything(10, "default"))
 	b.ReportAllocs()
 	for b.Loop() {
-		m.CountAttempt(rollup.AttemptFact{Queue: "default", Proxy: "p00001", Status: 200, Duration: time.Second, Bytes: 9000})
+		m.CountAttempt(rollup.AttemptFact{Proxy: "p00001", Status: 200, Duration: time.Second, Bytes: 9000})
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package natsserver runs a NATS server with JetStream in this process, for a first try and for a fleet of one machine. Other
 // processes of the machine reach it at its loopback address. It is a package of its own so that a program that embeds a worker
-// does not link a server.
+// does not link a server unless it wants one. Close ends the server.
 package natsserver
 
 import (
@@ -57,7 +57,7 @@ func (e *Error) Error() string {
 // Unwrap is the reason.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Server is a running server. The caller closes it.
+// Server is a running server. Clients connect to URL. The caller ends it with Close.
 type Server struct {
 	srv  *server.Server
 	lock *os.File // held until the server is closed

@@ -126,18 +126,18 @@ func (w *world) start() {
 	}
 }
 
-func (w *world) do(_ context.Context, job jobs.Job, progress jobs.Progress) jobs.RunOutcome {
+func (w *world) do(_ context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.runs[job.ID]
 	if len(progress.Attempts) == 0 {
 		progress.Attempts = []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}
-		return jobs.RunOutcome{Kind: jobs.RunScheduled, At: r.until, Progress: progress}
+		return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: r.until, Progress: *progress}
 	}
 	if r.ran.IsZero() {
 		r.ran, r.attempts = time.Now(), len(progress.Attempts)
 	}
-	return jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: jobs.Succeeded, FinishedAt: time.Now(), AttemptCount: len(progress.Attempts)}}
+	return &jobs.RunOutcome{Kind: jobs.RunFinished, Result: jobs.Result{Outcome: jobs.Succeeded, FinishedAt: time.Now(), AttemptCount: len(progress.Attempts)}}
 }
 
 // submit publishes a job that waits for some seconds.

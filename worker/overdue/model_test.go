@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -100,14 +99,18 @@ func (m *model) remove(seq uint64) {
 	}
 }
 
-// forget loses the timers of the jobs that wait now, and returns these.
+// forget loses the timers of the jobs that wait now, and returns these jobs. A job whose time is this very moment is not
+// forgotten when its timer has fired.
 func (m *model) forget() []*job {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var forgotten []*job
 	for _, j := range m.jobs {
-		j.timer.Stop()
+		if j.timer.Stop() {
+			forgotten = append(forgotten, j)
+		}
 	}
-	return slices.Collect(maps.Values(m.jobs))
+	return forgotten
 }
 
 // recreate begins another, empty stream that counts on after a sequence.
@@ -271,8 +274,9 @@ func shake(m *model) {
 				m.mu.Unlock()
 			case 4:
 				m.mu.Lock()
-				for seq, j := range m.jobs {
+				for _, seq := range m.following(0) {
 					if m.luck.IntN(3) == 0 {
+						j := m.jobs[seq]
 						cancelled[j] = true
 						j.timer.Stop()
 						delete(m.jobs, seq)

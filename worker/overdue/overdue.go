@@ -1,9 +1,9 @@
 // Package overdue finds waiting jobs that the server has not released at their time, and releases them.
 //
-// A waiting job is a scheduled message, and the server may lose its timer: the message stays and nothing happens. So one worker
-// of the fleet reads each waiting job once, remembers when its time comes, and looks a little later whether the job still
-// waits. Among a million waiting jobs whose times are spread over an hour, that costs 1 % of a core of worker and server
-// together, and 12 bytes a job. To read all of them, as a new leader does, takes half a minute of a core (testenv/bench).
+// A waiting job is a scheduled message. The server may lose its timer: then the message stays and nothing happens. So one worker
+// of the fleet reads each waiting job once, remembers when its time comes, and checks a little later whether the job still
+// waits. With a million waiting jobs whose times are spread over an hour, this takes 1 % of a core of worker and server
+// together, and 12 bytes a job. A new leader reads all of them, which takes half a minute of a core (testenv/bench).
 package overdue
 
 import (
@@ -18,16 +18,16 @@ import (
 )
 
 const (
-	// rereadEvery is how often all waiting jobs are read again, whatever is known of them; rereadRest is how long after such a
-	// reading the next one begins at the earliest.
+	// rereadEvery is how often all waiting jobs are read again, whatever is known of them. rereadPause is the shortest time
+	// between two such readings.
 	rereadEvery = 2 * time.Hour
-	rereadRest  = time.Minute
-	// refusedRest is how long a Finder rests that lacks a right.
-	refusedRest = 10 * time.Minute
-	// chunk is how many jobs are asked for, and parallel how many are released, at the same time.
+	rereadPause = time.Minute
+	// refusedPause is the pause of a Finder that lacks a right.
+	refusedPause = 10 * time.Minute
+	// chunk is how many jobs one request asks for. parallel is how many jobs are released at the same time.
 	chunk    = 256
 	parallel = 32
-	// singles is how many jobs are read one by one before pages are.
+	// singles is how many jobs a pass reads one by one before it reads pages.
 	singles = 64
 )
 
@@ -40,7 +40,7 @@ type waitingJobs interface {
 	Release(ctx context.Context, job bus.WaitingJob) (released bool, err error)
 }
 
-// Config is what a Finder is made of. Released and Log are required.
+// Config configures a Finder. Released and Log are required.
 type Config struct {
 	// Released is called with the number of jobs that were released, and must not block.
 	Released func(n int)
@@ -48,16 +48,16 @@ type Config struct {
 	// Every is the pause between two passes; zero means 15 s.
 	Every time.Duration
 	// Grace is how long after its time a job is left to the server; zero means 20 s. That is longer than the clocks of two
-	// servers should differ, and than a server needs that has just started.
+	// servers should differ, and longer than a server needs to release jobs after its start.
 	Grace time.Duration
 }
 
-// Finder finds and releases overdue jobs. Make one with New and run it in one worker of the fleet at a time: two of them are
-// harmless, but do everything twice. One goroutine, that of Run, uses its fields.
+// Finder finds and releases overdue jobs. Make one with New and run it in one worker of the fleet at a time: two are harmless,
+// but do everything twice. Only the goroutine of Run uses its fields.
 type Finder struct {
 	cfg    Config
 	stream waitingJobs
-	failed bool // the latest pass did
+	failed bool // whether the latest pass has failed
 	known
 
 	released    int // jobs since the last report
@@ -67,7 +67,7 @@ type Finder struct {
 // known is what a Finder knows of one epoch of the stream. It is replaced as a whole when the epoch changes.
 type known struct {
 	epoch  string
-	readAt time.Time // when the reading of all jobs began
+	readAt time.Time // when the latest reading of all jobs began
 	last   uint64    // the stream's last sequence at the latest pass; younger jobs are not read yet
 	after  uint64    // every job up to this sequence was read
 	waits  []wait
@@ -89,19 +89,19 @@ func (f *Finder) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := f.pass(ctx)
 		f.report()
-		// Logged once for a series of failures, and not in each pass.
+		// A series of failures is logged once.
 		if err != nil && ctx.Err() == nil && !f.failed {
 			f.cfg.Log.Warn("overdue jobs cannot be looked for, trying again", "error", err)
 		}
 		f.failed = err != nil
 		if errors.Is(err, bus.ErrPermission) {
-			pause(ctx, refusedRest) // each refusal is an error in the logs of the server
+			sleep(ctx, refusedPause) // each refusal is an error in the logs of the server
 		}
-		pause(ctx, f.cfg.Every)
+		sleep(ctx, f.cfg.Every)
 	}
 }
 
-// pass releases the overdue jobs that it knows, and reads those that have been scheduled since the pass before.
+// pass releases the known jobs that are overdue, and reads the jobs that the pass before left because they were new.
 func (f *Finder) pass(ctx context.Context) error {
 	state, err := f.stream.WaitingState(ctx)
 	if err != nil {
@@ -110,30 +110,29 @@ func (f *Finder) pass(ctx context.Context) error {
 	if f.mustReread(state) {
 		f.known = known{epoch: state.Epoch, readAt: time.Now(), last: state.LastSeq}
 	}
-	// By the clock of the server that releases the jobs.
+	// The clock is that of the server, because the server decides when a job's time has come.
 	passed := state.Now.Add(-f.cfg.Grace)
 	err = errors.Join(f.check(ctx, passed), f.read(ctx, passed))
 	f.last = state.LastSeq
 	return err
 }
 
-// mustReread reports whether what is known may be void. It also bounds the memory that cancelled jobs take, which are known
-// until their time has come.
+// mustReread reports whether all jobs have to be read again: what is known may be about another stream, or mostly about cancelled
+// jobs. The latter bounds the memory: nobody reports a cancelled job to a Finder.
 func (f *Finder) mustReread(state bus.WaitingState) bool {
-	// Nothing was read yet.
 	if f.readAt.IsZero() {
 		return true
 	}
-	void := state.Epoch != f.epoch || state.LastSeq < f.last || uint64(len(f.waits)) > 2*state.Messages+1<<16
+	isOutdated := state.Epoch != f.epoch || state.LastSeq < f.last || uint64(len(f.waits)) > 2*state.Messages+1<<16
 	age := time.Since(f.readAt)
-	return void && age >= rereadRest || age >= rereadEvery
+	return isOutdated && age >= rereadPause || age >= rereadEvery
 }
 
-// check looks which of the jobs whose time has passed still wait, and releases these.
+// check releases the known jobs whose time has passed and that still wait.
 func (f *Finder) check(ctx context.Context, passed time.Time) error {
 	due := f.takePassed(passed)
 	for len(due) > 0 {
-		// Jobs are taken off the list only after their answers have come, so an error loses none.
+		// A chunk is dropped only after its answer has come, so an error loses no job.
 		n := min(chunk, len(due))
 		overdue, err := f.stillWaiting(ctx, due[:n], passed)
 		if err == nil {
@@ -148,8 +147,7 @@ func (f *Finder) check(ctx context.Context, passed time.Time) error {
 	return nil
 }
 
-// takePassed removes the jobs whose time has passed from those that are known. The order of the waits has no
-// meaning.
+// takePassed removes the jobs whose time has passed from the known ones, and returns them.
 func (f *Finder) takePassed(passed time.Time) (due []wait) {
 	limit, kept := uint32(clamp(passed.Unix())), f.waits[:0]
 	for _, w := range f.waits {
@@ -163,19 +161,18 @@ func (f *Finder) takePassed(passed time.Time) (due []wait) {
 	return due
 }
 
-// stillWaiting returns those of the jobs that are overdue. A sequence may name another job by now, which is not.
+// stillWaiting returns the jobs that are overdue. A sequence may belong to another job by now, which need not be overdue.
 func (f *Finder) stillWaiting(ctx context.Context, due []wait, passed time.Time) (overdue []bus.WaitingJob, err error) {
 	seqs := make([]uint64, len(due))
 	for i, w := range due {
 		seqs[i] = uint64(w.high)<<32 | uint64(w.low)
 	}
-	err = f.stream.StillWaiting(ctx, seqs, f.sort(passed, &overdue))
+	err = f.stream.StillWaiting(ctx, seqs, f.collect(passed, &overdue))
 	return overdue, err
 }
 
-// sort adds a job to overdue if its time has passed, and else remembers it. A job is scheduled again with a later
-// time when it is retried.
-func (f *Finder) sort(passed time.Time, overdue *[]bus.WaitingJob) func(bus.WaitingJob) {
+// collect returns a function that adds a job to overdue if its time has passed, and else remembers it.
+func (f *Finder) collect(passed time.Time, overdue *[]bus.WaitingJob) func(bus.WaitingJob) {
 	return func(job bus.WaitingJob) {
 		if job.Until.Before(passed) {
 			*overdue = append(*overdue, job)
@@ -185,8 +182,8 @@ func (f *Finder) sort(passed time.Time, overdue *[]bus.WaitingJob) func(bus.Wait
 	}
 }
 
-// read reads the jobs that the latest pass knew to be there: a few one by one, many page by page. The younger ones are left
-// alone, for most of them wait for a few seconds only. Between pages it pauses for as long as a page takes.
+// read reads the jobs up to the last sequence of the pass before: the first ones one by one, more of them page by page. It leaves
+// younger jobs, because most of them wait for a few seconds only. Between pages it pauses for as long as a page takes.
 func (f *Finder) read(ctx context.Context, passed time.Time) error {
 	for n := 0; f.after < f.last && ctx.Err() == nil; n++ {
 		began := time.Now()
@@ -195,18 +192,18 @@ func (f *Finder) read(ctx context.Context, passed time.Time) error {
 			readSome = f.readPage
 		}
 		var overdue []bus.WaitingJob
-		err := readSome(ctx, f.sort(passed, &overdue))
+		err := readSome(ctx, f.collect(passed, &overdue))
 		if err := errors.Join(err, f.release(ctx, overdue)); err != nil {
 			return err
 		}
 		if n >= singles {
-			pause(ctx, min(time.Since(began), time.Second))
+			sleep(ctx, min(time.Since(began), time.Second))
 		}
 	}
 	return nil
 }
 
-// readOne reads the next job by itself. That is cheapest while few jobs are new.
+// readOne reads the next job alone, which is cheapest if few jobs are new.
 func (f *Finder) readOne(ctx context.Context, use func(bus.WaitingJob)) error {
 	job, found, err := f.stream.NextWaiting(ctx, f.after)
 	switch {
@@ -232,7 +229,7 @@ func (f *Finder) readPage(ctx context.Context, use func(bus.WaitingJob)) error {
 	return err
 }
 
-// release releases jobs and remembers those for which that fails.
+// release releases jobs, and remembers the jobs that it could not release.
 func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 	var (
 		releasing sync.WaitGroup
@@ -241,7 +238,6 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 		err       error
 	)
 	for _, job := range overdue {
-		// A full channel bounds the requests that are under way.
 		slots <- struct{}{}
 		releasing.Go(func() {
 			defer func() { <-slots }()
@@ -261,8 +257,7 @@ func (f *Finder) release(ctx context.Context, overdue []bus.WaitingJob) error {
 	return err
 }
 
-// report counts the jobs that were released since the last report. One line for all of them, which names one job as
-// an example.
+// report logs and counts the jobs that were released since the last report. It logs one line, which names one job as an example.
 func (f *Finder) report() {
 	if f.released > 0 {
 		one := f.oneReleased
@@ -273,10 +268,10 @@ func (f *Finder) report() {
 }
 
 // wait is a job that waits: the second in which its time comes, and its sequence in two halves, which keeps a wait at 12 bytes.
-// Seconds count from 1970 and end in 2106; later times are looked at then.
+// Seconds count from 1970 and end in 2106. A later time is clamped.
 type wait struct{ at, high, low uint32 }
 
-// waitOf is what is remembered of a job.
+// waitOf returns what is remembered of a job.
 func waitOf(job bus.WaitingJob) wait {
 	return wait{at: uint32(clamp(job.Until.Unix())), high: uint32(job.Seq >> 32), low: uint32(job.Seq)}
 }
@@ -284,12 +279,10 @@ func waitOf(job bus.WaitingJob) wait {
 // clamp keeps seconds within 32 bits. Times before 1970 count as passed.
 func clamp(seconds int64) int64 { return min(max(seconds, 0), math.MaxUint32) }
 
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }

@@ -25,32 +25,40 @@ type StrandedConfig struct {
 	// Released is called with the number of jobs that were released, and must not block.
 	Released func(n int)
 	Log      *slog.Logger
-	// Every is the pause between two passes; zero means 10 s. A job is released in the second pass that finds it.
+	// Every is the pause between two passes; zero means 10 s. A job is released in the second pass that finds it. While the stream
+	// is empty and nothing comes, the pause is three times as long.
 	Every time.Duration
 }
 
-// unchangedRest is how long queues are not looked at while the stream of jobs is as it was.
-const unchangedRest = time.Minute
+// unchangedPause is the pause between two passes while the stream of jobs does not change.
+const unchangedPause = time.Minute
 
-// RunStranded finds and releases the stranded jobs of queues until ctx ends. Several workers may do so at once: the first one
-// releases a job. A pass over an empty stream is one question, however many queues there are.
+// RunStranded finds and releases the stranded jobs of queues until ctx ends. A stranded job is in the stream although the
+// server counts it as acked. Several workers may run RunStranded at once: the first one releases a job. A pass over an empty
+// stream is one request, however many queues there are.
 func RunStranded(ctx context.Context, s jobStream, cfg StrandedConfig) {
 	if cfg.Every == 0 {
 		cfg.Every = 10 * time.Second
 	}
-	// found has, by queue, what the pass before found. kept only grows: see releaseAgain.
+	// found has the jobs that the pass before found, by queue. kept is for releaseAgain.
 	found, kept := map[string]map[uint64]bool{}, map[uint64]bool{}
 	var last bus.State
 	var lookedAt time.Time
-	for ; ctx.Err() == nil; pause(ctx, cfg.Every) {
+	var wait time.Duration
+	for ; ctx.Err() == nil; sleep(ctx, wait) {
 		state, err := s.StateOf(ctx, "JOBS")
+		wait = cfg.Every
 		if err == nil && state.Messages == 0 {
+			if state == last {
+				wait *= 3
+			}
+			last = state
 			clear(found)
 			continue
 		}
-		// A job that was found once is to be looked for again.
+		// A job that was found once has to be found again before it is released.
 		anyFound := slices.ContainsFunc(slices.Collect(maps.Values(found)), func(jobs map[uint64]bool) bool { return len(jobs) > 0 })
-		if err == nil && state == last && !anyFound && time.Since(lookedAt) < unchangedRest {
+		if err == nil && state == last && !anyFound && time.Since(lookedAt) < unchangedPause {
 			continue
 		}
 		last, lookedAt = state, time.Now()
@@ -64,13 +72,14 @@ func RunStranded(ctx context.Context, s jobStream, cfg StrandedConfig) {
 	}
 }
 
-// releaseAgain releases the listed jobs that the pass before had found, and returns what this pass has found. It adds to keep
-// the jobs that run but cannot be removed; they are at most chunk for each queue.
-func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []stream.StrandedJob, before, keep map[uint64]bool) map[uint64]bool {
+// releaseAgain releases the listed jobs that the pass before had found, and returns what this pass has found. One pass is not
+// enough: a job whose ack has come a moment ago is listed as well. releaseAgain adds to kept the released jobs that it may not
+// remove from the stream, at most chunk for each queue.
+func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []stream.StrandedJob, before, kept map[uint64]bool) map[uint64]bool {
 	found, released := map[uint64]bool{}, 0
 	for _, job := range list {
 		found[job.Seq] = true
-		if !before[job.Seq] || keep[job.Seq] {
+		if !before[job.Seq] || kept[job.Seq] {
 			continue
 		}
 		err := s.ReleaseStranded(ctx, job)
@@ -78,8 +87,8 @@ func releaseAgain(ctx context.Context, s jobStream, cfg StrandedConfig, list []s
 		case err == nil:
 			released++
 		case errors.Is(err, bus.ErrPermission):
-			// It runs, but stays listed: released in each pass, it would be fetched for ever.
-			keep[job.Seq] = true
+			// The job runs, but stays listed. Released in each pass, it would be fetched for ever.
+			kept[job.Seq] = true
 			cfg.Log.Error("a stranded job cannot be read or removed from the job stream: give the worker's NATS user the rights of deploy/nats/server.conf",
 				"queue", job.Queue, "job", job.ID, "error", err)
 		default:

@@ -1,10 +1,11 @@
 // Package release releases jobs that wait for a site.
 //
-// Such a job lies in the stream of waiting jobs under the subject of its site, and no worker polls it, so 100,000 waiting jobs
-// cost no more than one. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due one: a
-// single job as the test of a site that rests, jobs one after the other when it answers again, and those that have waited for too
-// long, so that the worker that gets them ends them. A job of a queue from which nobody takes jobs is passed over. The server
-// makes a waiting job a due one in one step, so a death loses and repeats none.
+// Such a job lies in the stream of waiting jobs under the subject of its site. No worker polls it, so 100,000 waiting jobs cost
+// no more than one. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due job. It
+// releases a single job as the test of a resting site, and jobs one after the other when the site answers again. It also
+// releases the jobs that have waited for too long; the worker that gets such a job ends it. It passes over the jobs of a queue
+// that nobody serves. The server makes a waiting job a due job in one step, so a leader that dies loses no job and repeats
+// none.
 package release
 
 import (
@@ -18,58 +19,59 @@ import (
 )
 
 const (
-	// runners is how many sites are looked at at the same time. It bounds the questions to the server that are
-	// open at the same time, not the speed of one site.
+	// runners is how many sites are visited at the same time. It bounds the requests under way, not the speed of one site.
 	runners = 8
-	// maxSites is how many sites with waiting jobs this worker remembers. The server releases the jobs of others at their time.
-	// It bounds the memory of a crawl over very many dead sites.
+	// maxSites is how many sites with waiting jobs this worker remembers. It bounds the memory that a crawl over very many dead
+	// sites takes. The server releases the jobs of all other sites at the end of their wait.
 	maxSites = 100_000
 	// forgetAfter is how long a worker that does not lead remembers that jobs wait for a site. It is longer than the longest
-	// wait for a site, so no line is forgotten whose jobs still lie in the stream.
+	// wait for a site, so no backlog is forgotten whose jobs are still in the stream.
 	forgetAfter = time.Hour
 )
 
-// Site is what is known of a site. The zero value is a site of which nothing is known: its jobs go as the
-// window allows.
+// Site is what this worker knows of a site. The zero value knows nothing: the window alone limits the jobs.
 type Site struct {
-	// Rests tells that no job may ask the site before Until, and then one as its test. While a test runs, Until is when another
-	// test may replace it.
+	// Rests means that no job may ask the site before Until. Then one job may, as the test. While a test runs, Until is when
+	// another test may replace it.
 	Rests bool
 	Until time.Time
-	// Since is when its rest began.
+	// Since is when the rest began.
 	Since time.Time
 	// Failed is when the latest test failed; zero if none did.
 	Failed time.Time
-	// Returns tells that the site has answered after a rest, and that its jobs come back one at a time first.
+	// Returns means that the site has answered after a rest. Its jobs come back one at a time at first.
 	Returns bool
-	// New tells that the leader asks the site, which has never answered it. Room is how many more jobs the leader may send to it
-	// now: a job beyond them would come back, and its history would say that it ran.
+	// New means that the leader asks the site and has never had an answer from it. Room is how many more jobs the leader may
+	// send to it now. A job beyond them would come back, and its history would say that it ran.
 	New  bool
 	Room int
+	// Load is how many attempts the leader has under way at a site that answers and does not return from a rest; zero for any
+	// other site. Twice as many released jobs may be on their way: younger jobs of the queue go without any such bound.
+	Load int
 }
 
-// siteJobs is what a Releaser asks of NATS; *stream.Client has it. It is an interface, so that tests count and
-// delay the questions without a server. NextSiteWait and NextSiteWaitOfQueue return the oldest job behind a
-// sequence; ReleaseAtSite returns sequence zero for a job that is gone; StillDue and WaitsAgain tell what
-// became of released ones.
+// siteJobs is what a Releaser asks of NATS; *stream.Client has it. Tests use another implementation. NextSiteWait and
+// NextSiteWaitOfQueue return the oldest job behind a sequence, and StillWaiting calls use for each job of the sequences that is
+// there, in their order. ReleaseAtSite returns sequence zero for a job that is gone; several goroutines call it at the same time.
+// StillDue and WaitAgain report what became of released jobs.
 type siteJobs interface {
 	NextSiteWait(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
+	StillWaiting(ctx context.Context, seqs []uint64, use func(bus.WaitingJob)) error
 	ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error)
 	StillDue(ctx context.Context, seqs []uint64) (there map[uint64]bool, err error)
-	WaitsAgain(ctx context.Context, job bus.Key, due uint64) (bool, error)
+	WaitAgain(ctx context.Context, released map[uint64]bus.Key) (again map[uint64]bool, err error)
 	NextSiteWaitOfQueue(ctx context.Context, key, queue string, after uint64) (job bus.WaitingJob, found bool, err error)
 	DueConsumers(ctx context.Context) ([]bus.DueConsumer, error)
 }
 
 // Config is what a Releaser is made of. Site, MaxWait and Log are required.
 type Config struct {
-	// Site tells what this worker knows of a site. It is called often, and must not block. The name is the
-	// site's authority, as jobs.Job.Target gives it.
+	// Site returns what this worker knows of a site. It is called often, and must not block. The name is the
+	// site's authority, as jobs.Job.Target returns it.
 	Site func(name string) Site
 	// MaxWait is how long a job waits for a resting site that failed a test meanwhile.
 	MaxWait time.Duration
-	// Released is called with the number of jobs that were released; nil is allowed. It must not block. It
-	// counts for a metric only.
+	// Released is called with the number of jobs that were released. It must not block; nil is allowed.
 	Released func(n int)
 	Log      *slog.Logger
 }
@@ -78,98 +80,86 @@ type Config struct {
 // called from any goroutine.
 type Releaser struct {
 	cfg Config
-	// One signal is enough for all: a runner that wakes looks at the queue itself and wakes the next one.
+	// One signal is enough for all runners: a runner that wakes asks the schedule and wakes the next runner.
 	wake   chan struct{} // has room for one
 	queues queues
 
-	mu sync.Mutex
-	// A line is in lines from its first note until it is found empty. Its runner holds it outside the queue
-	// meanwhile.
-	lines    map[string]*line // by the key of the site
-	schedule lineSchedule     // those lines that no runner holds, by the time of their next look
+	mu sync.Mutex // guards the fields below, and the first fields of each backlog
+	// A backlog is in backlogs from its first note until a visit finds it empty. It is in the schedule unless a runner holds it.
+	backlogs map[string]*backlog // by the key of the site
+	schedule schedule            // by the time of the next visit
 }
 
 // New makes a Releaser.
 func New(cfg Config) *Releaser {
 	if cfg.Released == nil {
-		// An empty function instead of nil, so that no caller has to ask.
 		cfg.Released = func(int) {}
 	}
-	return &Releaser{cfg: cfg, wake: make(chan struct{}, 1), lines: map[string]*line{}}
+	return &Releaser{cfg: cfg, wake: make(chan struct{}, 1), backlogs: map[string]*backlog{}}
 }
 
-// NoteWaiting notes that jobs wait for a site. age is how long ago a worker noted this. key is the site's jobs.SiteKey.
+// NoteWaiting notes that jobs wait for a site. age is how long ago a worker noticed that. key is the site's jobs.SiteKey.
 func (r *Releaser) NoteWaiting(key, site string, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A note about a job that began to wait long ago must not keep a line alive as a new one would.
+	// An old note must not keep a backlog as long as a new one would.
 	at := time.Now().Add(-age)
-	l := r.lines[key]
-	if l == nil {
-		if len(r.lines) >= maxSites {
-			// Forgetting costs a walk over all lines, so it happens only when the table is full.
+	b := r.backlogs[key]
+	if b == nil {
+		if len(r.backlogs) >= maxSites {
+			// forget walks over all backlogs, so it runs only when the table is full.
 			r.forget(time.Now().Add(-forgetAfter))
 		}
-		if len(r.lines) >= maxSites {
+		if len(r.backlogs) >= maxSites {
 			// The jobs are not lost: the server releases each at the end of its own wait.
 			return
 		}
-		l = newLine(key, site)
-		r.lines[key] = l
-		r.schedule.push(l)
+		b = newBacklog(key, site)
+		r.backlogs[key] = b
+		r.schedule.push(b)
 	}
-	// noted only grows: notes of several workers arrive in any order.
-	if at.After(l.noted) {
-		l.noted = at
+	// The notes of several workers arrive in any order, so noted only grows.
+	if at.After(b.noted) {
+		b.noted = at
 	}
-	r.lookSoon(l)
+	r.visitSoon(b)
 }
 
-// Changed tells that what is known of a site has changed, so that its jobs are looked at at once.
+// Changed reports that what is known of a site has changed. Its backlog is visited at once.
 func (r *Releaser) Changed(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l := r.lines[key]; l != nil {
-		r.lookSoon(l)
+	if b := r.backlogs[key]; b != nil {
+		r.visitSoon(b)
 	}
 }
 
-// Sites is the number of sites for which jobs wait, as far as this worker knows.
+// Sites returns the number of sites for which jobs wait, as far as this worker knows.
 func (r *Releaser) Sites() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.lines)
+	return len(r.backlogs)
 }
 
-// lookSoon schedules a look at the line now. If a runner holds it, the next look follows at once. A pause after a failure is
-// kept. The caller holds the lock.
-func (r *Releaser) lookSoon(l *line) {
-	// The flag is for a line that a runner holds: giveBack makes it due at once, so a note during a look is not lost.
-	l.lookAgain = true
-	r.schedule.move(l, later(time.Now(), l.notBefore))
+// visitSoon schedules a visit to the backlog now, or at notBefore. If a runner holds the backlog, the next visit follows the
+// present one at once. The caller holds the lock.
+func (r *Releaser) visitSoon(b *backlog) {
+	b.visitAgain = true // for giveBack, so that a note during a visit is not lost
+	r.schedule.move(b, b.soonestVisit())
 	r.signal()
 }
 
-// lookSoonAtAll schedules a look at every line now. The walk is over at most maxSites lines, and happens only when a queue
-// becomes served again.
-func (r *Releaser) lookSoonAtAll() {
+// visitAllSoon schedules a visit to every backlog now.
+func (r *Releaser) visitAllSoon() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, l := range r.lines {
-		r.lookSoon(l)
+	for _, b := range r.backlogs {
+		r.visitSoon(b)
 	}
 }
 
-// later returns the later of two times.
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-// signal wakes a runner. The channel has room for one. If it is full, a wake-up is pending already, and its runner sees this
-// change too, because the caller holds the lock.
+// signal wakes a runner. If the channel is full, another signal is pending already. Its runner sees this change too, because the
+// caller holds the lock.
 func (r *Releaser) signal() {
 	select {
 	case r.wake <- struct{}{}:
@@ -177,14 +167,13 @@ func (r *Releaser) signal() {
 	}
 }
 
-// forget drops the lines that were noted last before a time. The caller holds the lock.
+// forget drops the backlogs whose last note is older than a time. A backlog that a runner holds stays: with two backlogs of one
+// site, too many jobs would be released. The caller holds the lock.
 func (r *Releaser) forget(before time.Time) {
-	// A line that a runner holds stays: its runner puts it back into the queue, and two lines of one site would release too many
-	// jobs.
-	for key, l := range r.lines {
-		if l.noted.Before(before) && l.index >= 0 {
-			r.schedule.remove(l)
-			delete(r.lines, key)
+	for key, b := range r.backlogs {
+		if b.noted.Before(before) && b.index >= 0 {
+			r.schedule.remove(b)
+			delete(r.backlogs, key)
 		}
 	}
 }
@@ -192,16 +181,16 @@ func (r *Releaser) forget(before time.Time) {
 // Run releases jobs until ctx ends. One worker of the fleet at a time may run it: two of them would release two tests.
 func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	r.begin()
-	// Without the queues, every one counts as served, and the first jobs could be released into a paused one.
-	_ = r.readQueues(ctx, jobs) // before the first job goes; a failure is logged by the next try
+	// Every queue counts as served until the queues are read, and a job could be released into a paused one.
+	_ = r.readQueues(ctx, jobs) // watchQueues logs a failure
 	var running sync.WaitGroup
 	running.Go(func() { r.watchQueues(ctx, jobs) })
-	// Each runner holds one line at a time, so two never work on the same site.
+	// Each runner holds one backlog at a time, so two never work on the same site.
 	for range runners {
 		running.Go(func() {
 			for ctx.Err() == nil {
-				if l := r.take(ctx); l != nil {
-					r.giveBack(l, r.look(ctx, jobs, l))
+				if b := r.take(ctx); b != nil {
+					r.giveBack(b, r.visit(ctx, jobs, b))
 				}
 			}
 		})
@@ -209,96 +198,88 @@ func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	running.Wait()
 }
 
-// begin forgets what an earlier leadership of this worker had released. Between two leaderships another worker
-// released jobs, so sent, window and marks are out of date.
+// begin forgets what this worker released when it led before. Another worker may have released jobs since.
 func (r *Releaser) begin() {
 	r.queues.reset()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forget(time.Now().Add(-forgetAfter))
-	for _, l := range r.lines {
-		l.reset()
-		r.schedule.move(l, time.Now())
+	for _, b := range r.backlogs {
+		b.reset()
+		r.schedule.move(b, time.Now())
 	}
 	r.signal()
 }
 
-// take waits for a line whose time has come, and holds it. It returns nil when ctx ends. The lock is never held
-// while it waits or asks the server.
-func (r *Releaser) take(ctx context.Context) *line {
+// take waits for a backlog whose time has come, and takes it out of the schedule. It returns nil when ctx ends.
+func (r *Releaser) take(ctx context.Context) *backlog {
 	for ctx.Err() == nil {
 		r.mu.Lock()
-		l, wait := r.schedule.pop(time.Now())
-		// lookAgain is cleared before the look, not after it: a note that comes during the look sets it again.
-		if l != nil {
-			// Only one runner is woken by a signal. Handing it on here lets as many runners wake as there are
-			// due lines.
-			l.lookAgain = false
-			r.signal() // another runner may find another one
+		b, wait := r.schedule.pop(time.Now())
+		if b != nil {
+			b.visitAgain = false // before the visit, because a note that comes during the visit sets it again
+			r.signal()           // another runner may find another backlog
 		}
 		r.mu.Unlock()
-		if l != nil {
-			return l
+		if b != nil {
+			return b
 		}
-		// A line that becomes due earlier than the timer arrives with a signal.
-		timer := time.NewTimer(wait)
+		// A backlog whose time comes before the timer ends is announced by a signal.
 		select {
 		case <-ctx.Done():
 		case <-r.wake:
-		case <-timer.C:
+		case <-time.After(wait):
 		}
-		timer.Stop()
 	}
 	return nil
 }
 
-// giveBack ends the hold of a line, which is looked at again after a while. An empty one is forgotten if no worker has noted
-// waiting jobs for emptyAfter.
-func (r *Releaser) giveBack(l *line, saw view) {
+// giveBack puts a backlog back into the schedule. It forgets an empty backlog if no worker has noted waiting jobs for emptyAfter.
+// Until then an empty backlog keeps its window, because released jobs may come back to it.
+func (r *Releaser) giveBack(b *backlog, result visitResult) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Before that, an empty line stays, with its window: released jobs may come back to it.
-	if saw.empty && time.Since(l.noted) > emptyAfter {
-		delete(r.lines, l.key)
+	if result.empty && time.Since(b.noted) > emptyAfter {
+		delete(r.backlogs, b.key)
 		return
 	}
 	now := time.Now()
-	l.next, l.notBefore = now.Add(saw.wait), time.Time{}
-	if saw.failed {
-		l.notBefore = l.next
+	b.next, b.notBefore = now.Add(result.wait), time.Time{}
+	if result.failed {
+		b.notBefore = b.next
 	}
-	// Noted during the look: again at once, unless the look failed and its pause holds.
-	if l.lookAgain {
-		l.next = later(now, l.notBefore)
+	// A note came during the visit.
+	if b.visitAgain {
+		b.next = b.soonestVisit()
 	}
-	r.schedule.push(l)
+	r.schedule.push(b)
 	r.signal()
 }
 
-// view is what a look at a line saw: when to look again, whether it failed, and whether no job waits or is on the way.
-type view struct {
+// visitResult is what a visit found: the time until the next visit, whether no job waits or is on its way, and whether the visit
+// failed.
+type visitResult struct {
 	wait          time.Duration
 	empty, failed bool
 }
 
-// look looks at one site. It calls the server without the lock; only the runner that holds the line touches its
-// fields.
-func (r *Releaser) look(ctx context.Context, jobs siteJobs, l *line) view {
-	released, wait, empty, err := l.look(ctx, jobs, &r.queues, r.cfg)
+// visit releases jobs of one backlog, and logs a failure. It asks the server without holding the lock.
+func (r *Releaser) visit(ctx context.Context, jobs siteJobs, b *backlog) visitResult {
+	released, wait, empty, err := b.visit(ctx, jobs, &r.queues, r.cfg)
 	if released > 0 {
 		r.cfg.Released(released)
 	}
 	if err == nil {
-		l.failed = false
-		return view{wait: wait, empty: empty}
+		b.failed = false
+		return visitResult{wait: wait, empty: empty}
 	}
-	// One warning for each series of failures of a line. The end of ctx is no failure.
-	if !l.failed && ctx.Err() == nil {
-		r.cfg.Log.Warn("jobs that wait for a site cannot be released, trying again", "site", l.site, "error", err)
+	// A series of failures is logged once. The end of ctx is no failure.
+	if !b.failed && ctx.Err() == nil {
+		r.cfg.Log.Warn("jobs that wait for a site cannot be released, trying again", "site", b.site, "error", err)
 	}
-	l.failed = true
+	b.failed = true
 	if errors.Is(err, bus.ErrPermission) {
-		return view{wait: refusedPause, failed: true} // each refusal is an error in the logs of the server
+		return visitResult{wait: refusedPause, failed: true} // each refusal is an error in the logs of the server
 	}
-	return view{wait: failurePause, failed: true}
+	return visitResult{wait: failurePause, failed: true}
 }

@@ -5,59 +5,56 @@ import (
 	"time"
 )
 
-// lineSchedule holds lines by the time of their next look. A line is the waiting jobs of one site. The zero value is empty. It
-// has no lock of its own: the lock of the Releaser guards it.
-type lineSchedule struct{ heap lineHeap }
+// schedule holds backlogs by the time of their next visit. The zero value is empty. The lock of the Releaser guards it.
+type schedule struct{ heap backlogHeap }
 
-// idleWait is how long a runner waits at most for a line that nobody has announced.
+// idleWait is how long a runner waits at most without a signal.
 const idleWait = time.Minute
 
-func (q *lineSchedule) push(l *line) { heap.Push(&q.heap, l) }
+func (q *schedule) push(b *backlog) { heap.Push(&q.heap, b) }
 
-// pop takes the first line whose time has come, or says how long that takes. The wait is bounded by idleWait in
-// both cases, so a runner never sleeps on a line whose time changed without a signal.
-func (q *lineSchedule) pop(now time.Time) (l *line, wait time.Duration) {
+// pop takes out the backlog whose time came first. If none has come, it returns the time until then, at most idleWait.
+func (q *schedule) pop(now time.Time) (b *backlog, wait time.Duration) {
 	if len(q.heap) == 0 {
 		return nil, idleWait
 	}
 	if wait := q.heap[0].next.Sub(now); wait > 0 {
 		return nil, min(wait, idleWait)
 	}
-	return heap.Pop(&q.heap).(*line), 0
+	return heap.Pop(&q.heap).(*backlog), 0
 }
 
-// move brings a queued line's time forward; it never delays it. A later time is set by push, when the runner gives the line back.
-func (q *lineSchedule) move(l *line, next time.Time) {
-	if l.index >= 0 && next.Before(l.next) {
-		l.next = next
-		heap.Fix(&q.heap, l.index)
+// move makes the next visit earlier; it never delays it. It does nothing while a runner holds the backlog.
+func (q *schedule) move(b *backlog, next time.Time) {
+	if b.index >= 0 && next.Before(b.next) {
+		b.next = next
+		heap.Fix(&q.heap, b.index)
 	}
 }
 
-// remove takes a line out. The line must be queued, so its index is not -1.
-func (q *lineSchedule) remove(l *line) { heap.Remove(&q.heap, l.index) }
+// remove takes out a backlog that no runner holds.
+func (q *schedule) remove(b *backlog) { heap.Remove(&q.heap, b.index) }
 
-// lineHeap is what container/heap works on. Each line knows its index, -1 outside. It is a slice of pointers,
-// because lookSoon and forget find a line by the map and need its place in the heap.
-type lineHeap []*line
+// backlogHeap is what container/heap works on. Each backlog has its index, because visitSoon and forget find it by its key.
+type backlogHeap []*backlog
 
-func (h lineHeap) Len() int           { return len(h) }
-func (h lineHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
-func (h lineHeap) Swap(i, j int) {
+func (h backlogHeap) Len() int           { return len(h) }
+func (h backlogHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
+func (h backlogHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
 }
 
-func (h *lineHeap) Push(x any) {
-	l := x.(*line)
-	l.index = len(*h)
-	*h = append(*h, l)
+func (h *backlogHeap) Push(x any) {
+	b := x.(*backlog)
+	b.index = len(*h)
+	*h = append(*h, b)
 }
 
-func (h *lineHeap) Pop() any {
+func (h *backlogHeap) Pop() any {
 	last := len(*h) - 1
-	l := (*h)[last]
+	b := (*h)[last]
 	*h = (*h)[:last]
-	l.index = -1
-	return l
+	b.index = -1
+	return b
 }

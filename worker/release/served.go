@@ -12,39 +12,34 @@ import (
 )
 
 const (
-	// untakenAfter is how long a released job may lie until its queue counts as unserved. It is well above the
-	// time that a free worker needs to fetch a due job, so a busy fleet is not taken for a missing one.
+	// untakenAfter is how long a released job may stay in its stream until the queue counts as unserved. A free worker takes a
+	// due job much sooner.
 	untakenAfter = 5 * time.Second
-	// queuesEvery is the time between two looks at the queues.
+	// queuesEvery is the time between two readings of the queues.
 	queuesEvery = 2 * time.Second
-	// unservedPause is the pause between two looks at a line whose jobs are all of unserved queues. A queue that is served again
-	// ends it.
+	// unservedPause is the pause between two visits to a backlog whose jobs are all of unserved queues. It ends when a queue is
+	// served again.
 	unservedPause = time.Minute
 )
 
-// queues is what is known of the queues of the fleet. A queue is unserved if it is paused, has no consumer, or
-// if nobody took a job of it that was released. No more of its jobs are released then, and those that lie there
-// hold no place of a job of another queue.
-//
-// What is not known yet counts as served. Its methods may be called from any goroutine. All fields are guarded by
-// mu. One site's jobs may be of many queues, so a paused queue would otherwise fill the window and starve the
-// others.
+// queues is what is known of the queues of the fleet. A queue is unserved if it is paused, if it has no consumer, or if nobody
+// took a released job of it. Then no more jobs of the queue are released, and its released jobs take no place of the window:
+// they would hold up the jobs of other queues for the same site. Until the queues are read, each counts as served. The methods
+// may be called from any goroutine.
 type queues struct {
-	mu        sync.Mutex
+	mu        sync.Mutex                 // guards the fields below
 	consumers map[string]bus.DueConsumer // nil until the server has listed them
 	untaken   map[string]uint64          // the oldest released job that nobody took, as the sequence of its due job
 }
 
-// reset forgets all but what the server says. The consumers stay: they are the server's state, not that of a
-// leadership.
+// reset forgets which jobs nobody took. The consumers stay, because they are the server's state.
 func (q *queues) reset() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.untaken = nil
 }
 
-// serves reports whether somebody takes the jobs of a queue. It takes the lock for one question; servesLocked is for callers that
-// hold it.
+// serves reports whether somebody takes the jobs of a queue. servesLocked does the same for callers that hold the lock.
 func (q *queues) serves(queue string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -52,8 +47,8 @@ func (q *queues) serves(queue string) bool {
 }
 
 func (q *queues) servesLocked(queue string) bool {
-	// Releasing into an unserved queue does little harm, and holding back all jobs because the server has not
-	// answered yet would do much.
+	// The server has not listed the consumers. A job released into an unserved queue does little harm; holding back all jobs
+	// would do much.
 	if q.consumers == nil {
 		return true
 	}
@@ -61,7 +56,7 @@ func (q *queues) servesLocked(queue string) bool {
 	return known && !consumer.Paused && q.untaken[queue] == 0
 }
 
-// served are the names of the queues that are. They are sorted, so that heads asks in the same order each time.
+// served returns the names of the served queues, sorted, so that heads asks in the same order each time.
 func (q *queues) served() (names []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -73,9 +68,8 @@ func (q *queues) served() (names []string) {
 	return names
 }
 
-// update takes what the server says of all queues, and reports whether a queue became served. more is also true for a consumer
-// that was just created: its queue was known as unserved, or not known at all.
-func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
+// update replaces the consumers, and reports whether a queue is served that was not served before.
+func (q *queues) update(consumers []bus.DueConsumer) (servedNow bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	was := map[string]bool{}
@@ -85,36 +79,32 @@ func (q *queues) update(consumers []bus.DueConsumer) (more bool) {
 	q.consumers = make(map[string]bus.DueConsumer, len(consumers))
 	for _, consumer := range consumers {
 		q.consumers[consumer.Queue] = consumer
-		// Somebody took the job, or it is gone, so the queue counts as served again and gets the next one.
+		// Somebody took the job, or it is gone: the queue counts as served again.
 		if !isUntaken(consumer, q.untaken[consumer.Queue]) {
 			delete(q.untaken, consumer.Queue)
 		}
 	}
-	// A consumer that is gone takes its mark along, or a queue of the same name created later would begin as
-	// unserved.
+	// A queue that is created again under the same name begins as served.
 	maps.DeleteFunc(q.untaken, func(queue string, _ uint64) bool { _, known := q.consumers[queue]; return !known })
 	for queue, served := range was {
-		more = more || !served && q.servesLocked(queue)
+		servedNow = servedNow || !served && q.servesLocked(queue)
 	}
-	return more
+	return servedNow
 }
 
-// isUntaken reports whether a due job was never given out. If the consumer has no pending jobs, the job was given out or is gone.
-// Delivered is the highest sequence that the consumer has given out. It never decreases, so a lower one proves that the job still
-// lies there.
+// isUntaken reports whether a due job was never delivered. Delivered is the highest sequence that the consumer has delivered;
+// it never decreases. A consumer without pending jobs has delivered the job, or the job is gone.
 func isUntaken(consumer bus.DueConsumer, seq uint64) bool {
 	return consumer.Pending > 0 && consumer.Delivered < seq
 }
 
-// isStuck reports whether a released job that is still due is in a queue that nobody serves. It notes a queue of which nobody has
-// taken the job for too long.
+// isStuck reports whether a released job that is still due is in an unserved queue. If nobody took the job for untakenAfter,
+// isStuck marks its queue as unserved.
 func (q *queues) isStuck(s sentJob) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	consumer, known := q.consumers[s.job.Queue]
 	switch {
-	// The order of the cases matters: without a list nothing is known, a queue without a consumer is served by
-	// nobody, and a paused one gives up its places at once rather than after untakenAfter.
 	case q.consumers == nil:
 		return false
 	case !known:
@@ -122,21 +112,19 @@ func (q *queues) isStuck(s sentJob) bool {
 	case !isUntaken(consumer, s.seq):
 		return false
 	case time.Since(s.at) < untakenAfter:
-		return consumer.Paused
+		return consumer.Paused // a paused queue gives up its places at once
 	}
 	if q.untaken == nil {
 		q.untaken = map[string]uint64{}
 	}
-	// The first such job remains the mark: as soon as it is taken, the queue is served, whatever lies behind
-	// it.
+	// The first such job stays the mark. As soon as it is taken, the queue is served.
 	if q.untaken[s.job.Queue] == 0 {
 		q.untaken[s.job.Queue] = s.seq
 	}
 	return true
 }
 
-// watchQueues asks for the queues while jobs wait for sites, until ctx ends. It asks nothing while no site has
-// waiting jobs, so an idle fleet costs the server nothing.
+// watchQueues reads the queues every queuesEvery while jobs wait for sites, until ctx ends.
 func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 	for failed := false; ctx.Err() == nil; {
 		pause := queuesEvery
@@ -145,8 +133,7 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 			if err != nil && !failed && ctx.Err() == nil {
 				r.cfg.Log.Warn("cannot read which queues are served; jobs that wait for a site may be delayed by a paused queue", "error", err)
 			}
-			// Each refusal is an error in the server's log, so it is repeated rarely. failed keeps the warning to one for each
-			// series.
+			// Each refusal is an error in the server's log, so it is repeated rarely.
 			if failed = err != nil; errors.Is(err, bus.ErrPermission) {
 				pause = refusedPause
 			}
@@ -155,53 +142,88 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 	}
 }
 
-// readQueues asks for the queues once, and looks at all lines at once if one of them is served again. A queue
-// that is served again must not wait for the end of unservedPause.
+// readQueues reads the queues once. If a queue is served again, it schedules a visit to every backlog, because the jobs of the
+// queue must not wait for the end of unservedPause.
 func (r *Releaser) readQueues(ctx context.Context, jobs siteJobs) error {
 	consumers, err := jobs.DueConsumers(ctx)
 	if err != nil {
 		return err
 	}
 	if r.queues.update(consumers) {
-		r.lookSoonAtAll()
+		r.visitAllSoon()
 	}
 	return nil
 }
 
 // sleep waits for d. It returns early when ctx ends; the caller asks ctx.
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }
 
-// heads finds the jobs of a line that may go next, within one look. It asks for the oldest job of each queue only while the
-// oldest of all is of an unserved queue: any number of jobs of that queue may follow it. It lives for one look only, so its heads
-// cannot be older than that.
+// heads finds the next job of a backlog, within one visit. It asks for the oldest job of each served queue only if the oldest
+// job of all is of an unserved queue: any number of jobs of that queue may follow it.
 type heads struct {
-	line    *line
+	backlog *backlog
 	stream  siteJobs
 	queues  *queues
 	byQueue map[string]bus.WaitingJob // nil as long as the oldest job of all may go
 	reread  bool                      // the jobs were read from the start of the subject
+	few     int                       // how many jobs oldestFew asks for at most
 }
 
-func newHeads(l *line, stream siteJobs, q *queues) *heads {
-	return &heads{line: l, stream: stream, queues: q, reread: l.after == 0}
+func newHeads(b *backlog, stream siteJobs, q *queues) *heads {
+	return &heads{backlog: b, stream: stream, queues: q, reread: b.after == 0, few: 1}
 }
 
-// first is the oldest job of a served queue. waits tells that jobs wait, even if all of them are of unserved queues.
+// oldestFew returns the oldest job of a served queue and, if no job of another queue is older, those of the messages behind it
+// that may go too, in their order; at least one and at most limit, if jobs may go. The messages are asked for at the same time.
+// It asks for more and more of them while half of the messages are such jobs, and for fewer where other jobs lie between them or
+// the jobs are large. waits means that jobs wait, even if all of them are of unserved queues.
+func (h *heads) oldestFew(ctx context.Context, limit int) (list []bus.WaitingJob, waits bool, err error) {
+	job, found, waits, err := h.first(ctx)
+	if err != nil || !found {
+		return nil, waits, err
+	}
+	list = []bus.WaitingJob{job}
+	limit = min(limit, h.few)
+	h.few = min(2*h.few, chunk)
+	if h.byQueue != nil || limit <= 1 {
+		return list, true, nil
+	}
+	behind := make([]uint64, limit-1)
+	for i := range behind {
+		behind[i] = job.Seq + 1 + uint64(i)
+	}
+	isUnserved, size := false, len(job.Message().Data)
+	// A replica that lags does not show the newest jobs. One that is passed over is read when the jobs are read from the start.
+	err = h.stream.StillWaiting(ctx, behind, func(job bus.WaitingJob) {
+		if job.Site != h.backlog.key || h.backlog.refused[job.Seq] {
+			return
+		}
+		// markGone marks all jobs up to the last one, so a job of an unserved queue ends the list.
+		if isUnserved = isUnserved || !h.queues.serves(job.Queue); !isUnserved {
+			list = append(list, job)
+			size += len(job.Message().Data)
+		}
+	})
+	if 2*len(list) < limit || size > maxListBytes {
+		h.few = max(limit/2, 1)
+	}
+	return list, true, err
+}
+
+// first returns the oldest job of a served queue. waits means that jobs wait, even if all of them are of unserved queues.
 func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits bool, err error) {
-	// The usual case costs one question: the oldest job of all is of a served queue.
+	// The usual case costs one request: the oldest job of all is of a served queue.
 	if h.byQueue == nil {
 		job, found, err = h.oldest(ctx)
 		if err != nil || !found || h.queues.serves(job.Queue) {
 			return job, found, found, err
 		}
-		// From here on the heads of all served queues are kept, one job each, and each release reads one more.
+		// From here on byQueue has the oldest job of each served queue, and each release reads one more.
 		h.byQueue = map[string]bus.WaitingJob{}
 		for _, queue := range h.queues.served() {
 			if err := h.read(ctx, queue); err != nil {
@@ -210,8 +232,7 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 		}
 		job, found = bus.WaitingJob{}, false
 	}
-	// The job with the lowest sequence has waited longest, so jobs of different queues go in the order in which they began to
-	// wait.
+	// The job with the lowest sequence has waited longest.
 	for _, head := range h.byQueue {
 		if !found || head.Seq < job.Seq {
 			job, found = head, true
@@ -220,33 +241,32 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 	return job, found, true, nil
 }
 
-// oldest is the oldest job that waits, in whichever queue. Sequences only grow, so a job that comes back is behind all others.
+// oldest returns the oldest waiting job of all queues. Sequences only grow, so a job that comes back is behind all others.
 func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err error) {
-	l := h.line
+	b := h.backlog
 	for {
-		job, found, err = h.stream.NextSiteWait(ctx, l.key, l.after)
+		job, found, err = h.stream.NextSiteWait(ctx, b.key, b.after)
 		switch {
-		case err != nil || found && !l.refused[job.Seq]:
+		case err != nil || found && !b.refused[job.Seq]:
 			return job, found, err
 		case found:
-			l.after = job.Seq
+			b.after = job.Seq
 		case h.reread:
 			return job, false, nil
-		// Nothing behind the mark: either no job waits, or the sequences started again. One more read from zero
-		// decides, once in a look: a replica behind its leader shows released jobs, and would show them without
-		// end.
+		// Either no job waits, or the stream was recreated and its sequences began again: one read from zero decides. A second
+		// one in the same visit could find released jobs, which a replica that lags still shows.
 		default:
-			h.reread, l.after = true, 0 // the stream may have been recreated
+			h.reread, b.after = true, 0
 		}
 	}
 }
 
-// read asks for the oldest job of a queue.
+// read reads the oldest job of a queue into byQueue.
 func (h *heads) read(ctx context.Context, queue string) error {
-	l := h.line
-	job, found, err := h.stream.NextSiteWaitOfQueue(ctx, l.key, queue, max(l.after, l.passed[queue]))
-	for err == nil && found && l.refused[job.Seq] {
-		job, found, err = h.stream.NextSiteWaitOfQueue(ctx, l.key, queue, job.Seq)
+	b := h.backlog
+	job, found, err := h.stream.NextSiteWaitOfQueue(ctx, b.key, queue, max(b.after, b.passed[queue]))
+	for err == nil && found && b.refused[job.Seq] {
+		job, found, err = h.stream.NextSiteWaitOfQueue(ctx, b.key, queue, job.Seq)
 	}
 	if err != nil {
 		return err
@@ -256,23 +276,23 @@ func (h *heads) read(ctx context.Context, queue string) error {
 		return nil
 	}
 	delete(h.byQueue, queue)
-	// A mark that finds nothing is dropped; the next look reads the queue from its start.
-	delete(l.passed, queue) // the stream was recreated, or no job of the queue waits
+	// Either no job of the queue waits, or the stream was recreated: the next visit reads the queue from its start.
+	delete(b.passed, queue)
 	return nil
 }
 
-// passed notes that a job is gone: released, or cancelled meanwhile.
-func (h *heads) passed(ctx context.Context, job bus.WaitingJob) error {
-	l := h.line
-	// A job of a served queue was the oldest, so everything up to it is done.
+// markGone notes that a job of the latest oldestFew, and those before it, are gone: released, or cancelled meanwhile.
+func (h *heads) markGone(ctx context.Context, job bus.WaitingJob) error {
+	b := h.backlog
+	// The job was the oldest of all.
 	if h.byQueue == nil {
-		l.after = job.Seq
+		b.after = job.Seq
 		return nil
 	}
-	// l.after must not move: unserved jobs that still wait lie before this one.
-	if l.passed == nil {
-		l.passed = map[string]uint64{}
+	// b.after stays, because older jobs of unserved queues still wait.
+	if b.passed == nil {
+		b.passed = map[string]uint64{}
 	}
-	l.passed[job.Queue] = job.Seq
+	b.passed[job.Queue] = job.Seq
 	return h.read(ctx, job.Queue)
 }

@@ -155,7 +155,7 @@ func TestAWorkerThatIsSlowToTakeJobsLosesNone(t *testing.T) {
 	})
 }
 
-func TestWhatHurriesALineDoesNotShortenThePauseAfterAFailure(t *testing.T) {
+func TestANoteDoesNotShortenThePauseAfterAFailure(t *testing.T) {
 	for name, c := range map[string]struct {
 		refusal error
 		most    int
@@ -166,7 +166,7 @@ func TestWhatHurriesALineDoesNotShortenThePauseAfterAFailure(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m, v := newModel(t, 10), &view{}
-				m.refusal = c.refusal
+				m.refusal, m.slow = c.refusal, 150*time.Millisecond // so that notes come during a visit
 				r, end := lead(t, m, v)
 				defer end()
 				for range 600 {

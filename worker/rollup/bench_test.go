@@ -44,7 +44,7 @@ func BenchmarkFacts(b *testing.B) {
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
-		book.AddAttempt(rollup.AttemptFact{Queue: "default", Proxy: "p1", Attempt: 1, Status: 200, Duration: time.Second, Bytes: 9000, At: now})
+		book.AddAttempt(rollup.AttemptFact{Proxy: "p1", Status: 200, Duration: time.Second, Bytes: 9000, At: now})
 		book.AddJob(rollup.JobFact{Queue: "default", Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Second, At: now})
 	}
 }

@@ -13,17 +13,15 @@ const RetentionHours = 168
 // aheadHours is how far ahead of this clock that of another worker may be.
 const aheadHours = 2
 
-// How many raw events a Book keeps at most, of each kind. They last an hour at 10,000 requests an hour, and less when
-// more happens: memory stays flat.
+// How many events of each kind a Book keeps at most.
 const (
-	maxRaw      = 10_000
 	maxRetries  = 4096
-	maxBreakers = 4096 // kept for RetentionHours, not for an hour
-	maxFailures = 512  // so that a flood of successes does not wash the failures away
+	maxBreakers = 4096
+	maxFailures = 512
 )
 
 // Book counts what happens, hour by hour. Make one with NewBook; it may be shared by any number of goroutines. A book is
-// fed in one of two ways: with facts, or with sums by Put. Its memory is bounded: hours, proxies, raw events and
+// fed in one of two ways: with facts, or with sums by Put. Its memory is bounded: hours, proxies, events and
 // parts all have limits.
 type Book struct {
 	// mu guards all fields.
@@ -35,9 +33,7 @@ type Book struct {
 	// loaded is set by the first Put and never cleared.
 	loaded bool // fed by Put: its proxies may change after their hour
 
-	// Raw events of this worker. A book that is fed by Put has only breaker events.
-	attempts ring[AttemptFact]
-	ended    ring[JobFact]
+	// The newest events of this worker. A book that is fed by Put has only breaker events.
 	failures ring[JobFact]
 	retries  ring[jobs.RetryEvent]
 	breakers ring[jobs.BreakerEvent]
@@ -50,8 +46,6 @@ func NewBook() *Book {
 	return &Book{
 		steps:    map[time.Duration]*steps{ShortStep: newSteps(ShortStep), LongStep: newSteps(LongStep)},
 		proxies:  table{rows: map[string]*row{}},
-		attempts: ring[AttemptFact]{limit: maxRaw},
-		ended:    ring[JobFact]{limit: maxRaw},
 		failures: ring[JobFact]{limit: maxFailures},
 		retries:  ring[jobs.RetryEvent]{limit: maxRetries},
 		breakers: ring[jobs.BreakerEvent]{limit: maxBreakers},
@@ -63,9 +57,7 @@ func NewBook() *Book {
 func (b *Book) AddAttempt(f AttemptFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// The ring keeps the corrected time, so that all queries agree on the hour.
 	hour := b.enter(&f.At)
-	b.attempts.add(f)
 	b.fold(hour, func(h *Hour) { h.attempt(f) })
 	if f.Proxy != "" {
 		b.foldProxy(hour, f.Proxy, countAttempt(f))
@@ -80,9 +72,6 @@ func (b *Book) AddJob(f JobFact) {
 	if f.Outcome == jobs.Failed {
 		b.failures.add(f)
 	}
-	// failures has its own copy with the detail.
-	f.Detail = "" // thousands of ended jobs are kept
-	b.ended.add(f)
 	// Steps serve the live page, hours everything else; both count the same facts.
 	b.eachStep(f.At, func(s *Step) { s.job(f) })
 	b.fold(hour, func(h *Hour) { h.job(f) })

@@ -320,7 +320,7 @@ func fill(b *rollup.Book) {
 	for i := range 240_000 {
 		at := time.Now().Add(-time.Duration(240_000-i) * 360 * time.Millisecond)
 		b.AddAttempt(rollup.AttemptFact{
-			Queue: "default", Proxy: fmt.Sprintf("p%04d", i%1000), Attempt: 1, Status: 200, Duration: time.Duration(rand.IntN(1e9)), Bytes: 9000, At: at,
+			Proxy: fmt.Sprintf("p%04d", i%1000), Status: 200, Duration: time.Duration(rand.IntN(1e9)), Bytes: 9000, At: at,
 		})
 		b.AddJob(rollup.JobFact{
 			Queue: "default", ID: fmt.Sprintf("01J%023d", i), Outcome: jobs.Succeeded, Policy: "exponential/3", Attempts: 1, Duration: time.Duration(rand.IntN(1e9)), At: at,

@@ -9,35 +9,6 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Events are raw events, oldest first.
-type Events struct {
-	Attempts []AttemptFact
-	Jobs     []JobFact
-	Retries  []jobs.RetryEvent
-	Breakers []jobs.BreakerEvent
-}
-
-// Since returns the raw events after a time: those of the last hour, fewer when a ring was too small for it.
-func (b *Book) Since(at time.Time) Events {
-	// Older events may or may not be in the rings, so they are never returned.
-	if oldest := time.Now().Add(-time.Hour); at.Before(oldest) {
-		at = oldest
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	e := Events{
-		Attempts: b.attempts.newest(maxRaw, func(f *AttemptFact) bool { return f.At.After(at) }),
-		Jobs:     b.ended.newest(maxRaw, func(f *JobFact) bool { return f.At.After(at) }),
-		Retries:  b.retries.newest(maxRetries, func(e *jobs.RetryEvent) bool { return e.At.After(at) }),
-		Breakers: b.breakers.newest(maxBreakers, func(e *jobs.BreakerEvent) bool { return e.Timestamp.After(at) }),
-	}
-	slices.Reverse(e.Attempts)
-	slices.Reverse(e.Jobs)
-	slices.Reverse(e.Retries)
-	slices.Reverse(e.Breakers)
-	return e
-}
-
 // BreakerEvents returns the newest breaker changes after a time, oldest first; never nil.
 func (b *Book) BreakerEvents(since time.Time) []jobs.BreakerEvent {
 	b.mu.Lock()

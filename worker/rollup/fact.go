@@ -11,11 +11,8 @@ import (
 
 // AttemptFact says that one attempt of a job ended. A zero At means now.
 type AttemptFact struct {
-	Queue string
 	// Proxy is the proxy's id, empty for a direct fetch.
-	Proxy, Region string
-	// Attempt counts from 1.
-	Attempt int
+	Proxy string
 	// Status is the target's answer, zero when there was none.
 	Status int
 	Fault  jobs.Fault
@@ -37,8 +34,8 @@ type JobFact struct {
 	Outcome, Error string
 	// Status is the last one of the target, zero when there was none.
 	Status int
-	// Detail says in words why the job failed. Only LastFailures has it.
-	Detail string
+	// Detail says in words why the job failed, and URL is the final one, after redirects. Only LastFailures has them.
+	Detail, URL string
 	// Policy is the name of the retry policy that the job ran under, such as "exponential/3".
 	Policy string
 	// Attempts is how many were made in all.

@@ -74,16 +74,6 @@ func (h *Hour) Failed() int64 { return h.Jobs() - h.Succeeded() - h.Cancelled() 
 // SuccessRate is the share of ended jobs that succeeded, zero when none ended.
 func (h *Hour) SuccessRate() float64 { return ratio(h.Succeeded(), h.Jobs()) }
 
-// Errors are the ended jobs that did not succeed by their code. The map is the caller's.
-func (h *Hour) Errors() map[string]int64 {
-	out := h.byLabel(metricJob)
-	delete(out, jobs.Succeeded)
-	return out
-}
-
-// Failures are the failed attempts by reason. The map is the caller's.
-func (h *Hour) Failures() map[string]int64 { return h.byLabel(metricFailure) }
-
 // SuccessByAttempt are the succeeded jobs by the number of their last attempt. The map is the caller's.
 func (h *Hour) SuccessByAttempt() map[string]int64 { return h.byLabel(metricSuccess) }
 

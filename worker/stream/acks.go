@@ -17,20 +17,23 @@ const ackTimeout = 5 * time.Second
 // errUnconfirmed means that the server has not confirmed an ack in time: the job may be delivered again.
 var errUnconfirmed = errors.New("the server did not confirm the ack in time")
 
-// Acks acks jobs without waiting for the server: one subscription hears all confirmations. A lost ack causes a second delivery.
-// Its worker finds the stored result. It may be used by any number of goroutines. OpenAcks makes one.
+// Acks acks jobs without waiting for the server: one subscription receives all confirmations. After a lost ack the job is
+// delivered again, and its worker finds the stored result. Any number of goroutines may use it. OpenAcks makes one.
 type Acks struct {
 	client *Client
 	sub    *nats.Subscription
 	inbox  string // with the dot before the token
 	report func(queue, id string, err error)
+	ack    []byte // the payload of all acks
 
-	mu      sync.Mutex // guards the fields below
-	last    uint64     // the newest token
-	oldest  uint64     // the oldest token that may be pending
-	pending map[uint64]pendingAck
-	timer   *time.Timer   // of the oldest; nil while none is pending
-	idle    chan struct{} // closed when no ack is pending; nil while no Close is waiting
+	mu          sync.Mutex // guards the fields below
+	last        uint64     // the newest token
+	oldest      uint64     // the oldest token that may be pending
+	pending     map[uint64]pendingAck
+	timer       *time.Timer   // of the oldest; nil while none is pending
+	allReported chan struct{} // closed when no ack is pending and all are reported; nil while no Close is waiting
+	// reporting is how many acks are being reported; they are no longer pending.
+	reporting int
 }
 
 // pendingAck is an ack that the server has not confirmed yet.
@@ -42,8 +45,8 @@ type pendingAck struct {
 // OpenAcks subscribes to the confirmations. It calls report for each ack when the server has confirmed it, with an error when
 // the server refuses it or takes longer than 5 s. report must not block. Close ends it.
 func (c *Client) OpenAcks(report func(queue, id string, err error)) (*Acks, error) {
-	a := &Acks{client: c, inbox: c.Conn().NewInbox() + ".", report: report, pending: map[uint64]pendingAck{}, oldest: 1}
-	sub, err := c.Conn().Subscribe(a.inbox+"*", a.hear)
+	a := &Acks{client: c, inbox: c.Conn().NewInbox() + ".", report: report, ack: []byte("+ACK"), pending: map[uint64]pendingAck{}, oldest: 1}
+	sub, err := c.Conn().Subscribe(a.inbox+"*", a.receive)
 	if err != nil {
 		return nil, c.Explain("subscribe to confirmations", err)
 	}
@@ -51,7 +54,7 @@ func (c *Client) OpenAcks(report func(queue, id string, err error)) (*Acks, erro
 	return a, nil
 }
 
-// Ack sends the ack of a job.
+// Ack sends the ack of a job, together with other messages that wait to be sent.
 func (a *Acks) Ack(msg delivered, queue, id string) {
 	a.mu.Lock()
 	a.last++
@@ -61,13 +64,22 @@ func (a *Acks) Ack(msg delivered, queue, id string) {
 		a.timer = time.AfterFunc(ackTimeout, a.expire)
 	}
 	a.mu.Unlock()
-	if err := a.client.Conn().PublishRequest(msg.Reply(), a.inbox+strconv.FormatUint(token, 36), []byte("+ACK")); err != nil {
-		a.end(token, err)
-	}
+	a.client.SendSoon(nats.Msg{Subject: msg.Reply(), Reply: a.inbox + strconv.FormatUint(token, 36), Data: a.ack}, token, a)
 }
 
-// hear takes a confirmation.
-func (a *Acks) hear(msg *nats.Msg) {
+// Wants reports whether an ack still waits for its confirmation: see bus.Sender.
+func (a *Acks) Wants(token uint64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, pending := a.pending[token]
+	return pending
+}
+
+// Fail ends an ack that could not be sent.
+func (a *Acks) Fail(token uint64, err error) { a.finish(token, err) }
+
+// receive handles a confirmation.
+func (a *Acks) receive(msg *nats.Msg) {
 	token, err := strconv.ParseUint(strings.TrimPrefix(msg.Subject, a.inbox), 36, 64)
 	if err != nil {
 		return
@@ -75,32 +87,43 @@ func (a *Acks) hear(msg *nats.Msg) {
 	if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
 		err = nats.ErrNoResponders // the consumer is gone
 	}
-	a.end(token, err)
+	a.finish(token, err)
 }
 
-// end reports how an ack ended, once.
-func (a *Acks) end(token uint64, err error) {
+// finish reports the end of an ack, once.
+func (a *Acks) finish(token uint64, err error) {
 	a.mu.Lock()
 	ack, pending := a.pending[token]
 	delete(a.pending, token)
-	a.settle()
+	if pending {
+		a.reporting++
+	}
 	a.mu.Unlock()
 	if pending {
 		a.report(ack.queue, ack.id, err)
+		a.endReporting(1)
 	}
 }
 
-// settle wakes a waiting Close if no ack is pending. The caller holds the lock.
-func (a *Acks) settle() {
-	if len(a.pending) == 0 && a.idle != nil {
-		close(a.idle)
-		a.idle = nil
+// endReporting ends the reporting of n acks.
+func (a *Acks) endReporting(n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reporting -= n
+	a.wakeClose()
+}
+
+// wakeClose wakes a waiting Close if no ack is pending and all are reported. The caller holds the lock.
+func (a *Acks) wakeClose() {
+	if len(a.pending) == 0 && a.reporting == 0 && a.allReported != nil {
+		close(a.allReported)
+		a.allReported = nil
 	}
 }
 
-// expire ends the acks that the server did not confirm in time, and waits for the next one to expire.
+// expire ends the acks that the server did not confirm in time, and starts the timer of the oldest of the others.
 func (a *Acks) expire() {
-	a.endBefore(time.Now().Add(-ackTimeout))
+	a.finishBefore(time.Now().Add(-ackTimeout))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.timer = nil
@@ -109,8 +132,8 @@ func (a *Acks) expire() {
 	}
 }
 
-// endBefore ends the acks that were sent before a time. Afterwards oldest is the token of the oldest pending ack.
-func (a *Acks) endBefore(sent time.Time) {
+// finishBefore ends the acks that were sent before a time. Afterwards oldest is the token of the oldest pending ack.
+func (a *Acks) finishBefore(sent time.Time) {
 	var late []pendingAck
 	a.mu.Lock()
 	for ; a.oldest <= a.last; a.oldest++ {
@@ -123,19 +146,21 @@ func (a *Acks) endBefore(sent time.Time) {
 			delete(a.pending, a.oldest)
 		}
 	}
-	a.settle()
+	a.reporting += len(late)
 	a.mu.Unlock()
 	for _, ack := range late {
 		a.report(ack.queue, ack.id, errUnconfirmed)
 	}
+	a.endReporting(len(late))
 }
 
-// Close waits until no ack is pending, or until ctx ends, and hears no more confirmations.
+// Close waits until all acks are reported, or until ctx ends, and ends the subscription. What is pending then is reported as
+// unconfirmed.
 func (a *Acks) Close(ctx context.Context) {
 	a.mu.Lock()
 	idle := make(chan struct{})
-	a.idle = idle
-	a.settle()
+	a.allReported = idle
+	a.wakeClose()
 	a.mu.Unlock()
 	select {
 	case <-idle:
@@ -147,5 +172,5 @@ func (a *Acks) Close(ctx context.Context) {
 		a.timer.Stop()
 	}
 	a.mu.Unlock()
-	a.endBefore(time.Now())
+	a.finishBefore(time.Now())
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// DeadLetter keeps the bytes of a failed job, with the reason in Gofer-* headers. Writing a letter twice is harmless: the stream
-// keeps only the last one of each id.
+// DeadLetter stores the bytes of a failed job, with the reason in Gofer-* headers. To store it twice does no harm: the
+// stream keeps only the last dead letter of an id.
 func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byte, r *jobs.Result) error {
 	action := "store dead letter of job " + queue + "/" + bus.Clip(id)
 	subject := c.Names().Dead(queue, id)
@@ -22,7 +22,7 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 		return fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}
 	header := r.Facts()
-	header[jobs.HeaderReason] = []string{reason(r)}
+	header[jobs.HeaderReason] = []string{reasonLine(r)}
 	if r.JobSeq != 0 {
 		header[jetstream.MsgIDHeader] = []string{"dead-" + queue + "-" + strconv.FormatUint(r.JobSeq, 10)}
 	}
@@ -30,8 +30,8 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 	return c.ExplainPublish(ctx, action, c.Names().Stream("DEAD"), err)
 }
 
-// reason is a sentence that fits in a header: one line of at most 2000 bytes.
-func reason(r *jobs.Result) string {
+// reasonLine is why the job failed, as one line of at most 2000 bytes, which fits in a header.
+func reasonLine(r *jobs.Result) string {
 	text := r.Detail
 	if text == "" {
 		text = jobs.Title(r.Error)

@@ -9,7 +9,7 @@ import (
 // delivered is a message that a consumer delivered: a Delivery, or one of package jetstream.
 type delivered interface{ Reply() string }
 
-// Delivery is one delivery of a job by a consumer. It does not change once it is delivered, so it may be shared.
+// Delivery is one delivery of a job by a consumer. It does not change, so it may be shared.
 type Delivery struct {
 	msg   *nats.Msg
 	meta  nats.MsgMetadata
@@ -28,8 +28,8 @@ func (d *Delivery) Headers() nats.Header { return d.msg.Header }
 // Reply is the subject of the ack.
 func (d *Delivery) Reply() string { return d.msg.Reply }
 
-// Metadata is what the consumer says about the delivery.
+// Metadata is what the server says about the delivery.
 func (d *Delivery) Metadata() nats.MsgMetadata { return d.meta }
 
-// Since is a safe lower bound of the delivery time, at most a few seconds before it. The lease of the job runs from then.
+// Since is a time before the delivery, by a few seconds at most. The job lease runs from then.
 func (d *Delivery) Since() time.Time { return d.since }

@@ -17,10 +17,10 @@ import (
 func (c *Client) PublishRetry(ctx context.Context, e jobs.RetryEvent) error {
 	header := nats.Header{}
 	e.Trace.AddTo(header)
-	return c.event(ctx, c.Names().RetryEvent(e.Queue, e.JobID), e, header)
+	return c.publishEvent(ctx, c.Names().RetryEvent(e.Queue, e.JobID), e, header)
 }
 
-// LastRetry is the newest announced retry of a job and when the server stored it, or bus.ErrNotFound.
+// LastRetry returns the newest announced retry of a job and when the server stored it, or bus.ErrNotFound.
 func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryEvent, stored time.Time, err error) {
 	key := bus.Key{Queue: queue, ID: id}
 	if !key.Valid() {
@@ -41,26 +41,26 @@ func (c *Client) LastRetry(ctx context.Context, queue, id string) (e jobs.RetryE
 
 // PublishBreaker stores that a proxy's breaker changed.
 func (c *Client) PublishBreaker(ctx context.Context, e jobs.BreakerEvent) error {
-	return c.event(ctx, c.Names().BreakerEvent(e.ProxyID), e, nil)
+	return c.publishEvent(ctx, c.Names().BreakerEvent(e.ProxyID), e, nil)
 }
 
 // PublishPool stores that a worker's pool fails as a whole, or no longer does.
 func (c *Client) PublishPool(ctx context.Context, e jobs.PoolEvent) error {
-	return c.event(ctx, c.Names().PoolEvent(e.Worker), e, nil)
+	return c.publishEvent(ctx, c.Names().PoolEvent(e.Worker), e, nil)
 }
 
 // PublishSite stores that a site began or ended its rest or test.
 func (c *Client) PublishSite(ctx context.Context, e jobs.SiteEvent) error {
-	return c.event(ctx, c.Names().SiteEvent(e.Site), e, nil)
+	return c.publishEvent(ctx, c.Names().SiteEvent(e.Site), e, nil)
 }
 
 // PublishDuplicate stores that a finished id was published again.
 func (c *Client) PublishDuplicate(ctx context.Context, e jobs.DuplicateEvent) error {
-	return c.event(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e, nil)
+	return c.publishEvent(ctx, c.Names().DuplicateEvent(e.Queue, e.JobID), e, nil)
 }
 
-// event stores an event. The id of an invalid job may give no valid subject: then the error is bus.ErrNoSubject.
-func (c *Client) event(ctx context.Context, subject string, event any, header nats.Header) error {
+// publishEvent stores an event. The error is bus.ErrNoSubject if the id, of an invalid job, gives no valid subject.
+func (c *Client) publishEvent(ctx context.Context, subject string, event any, header nats.Header) error {
 	if !bus.Publishable(subject) {
 		return fmt.Errorf("publish event to %q: %w", bus.Clip(subject), bus.ErrNoSubject)
 	}

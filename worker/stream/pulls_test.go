@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"sync"
 	"testing"
@@ -515,14 +514,17 @@ func TestAPullWhoseHeartbeatsAreLateEnds(t *testing.T) {
 }
 
 func TestAPullMayWaitForLongIfTheServerHasTimeForBeats(t *testing.T) {
-	for _, c := range []struct{ patience, ackWait, want time.Duration }{
-		{15 * time.Second, 30 * time.Second, math.MaxInt64},
-		{4 * time.Second, 6 * time.Second, math.MaxInt64},
-		{3 * time.Second, 30 * time.Second, 1500 * time.Millisecond},
-		{4 * time.Second, 4500 * time.Millisecond, 1500 * time.Millisecond},
+	for _, c := range []struct{ wait, patience, ackWait, want time.Duration }{
+		{time.Hour, 15 * time.Second, 30 * time.Second, time.Hour},
+		{time.Hour, 4 * time.Second, 6 * time.Second, time.Hour},
+		{time.Hour, 3 * time.Second, 30 * time.Second, 1500 * time.Millisecond},
+		{time.Hour, 4 * time.Second, 4500 * time.Millisecond, 1500 * time.Millisecond},
+		// Too short for heartbeats.
+		{3900 * time.Millisecond, 4 * time.Second, 6 * time.Second, 2 * time.Second},
+		{time.Second, 15 * time.Second, 30 * time.Second, time.Second},
 	} {
-		if got := stream.LongestWait(c.patience, c.ackWait); got != c.want {
-			t.Errorf("with a patience of %s and an ack wait of %s a pull waits for %s, want %s", c.patience, c.ackWait, got, c.want)
+		if got := stream.BoundWait(c.wait, c.patience, c.ackWait); got != c.want {
+			t.Errorf("a pull for %s with a patience of %s and an ack wait of %s waits for %s, want %s", c.wait, c.patience, c.ackWait, got, c.want)
 		}
 	}
 }

@@ -14,21 +14,19 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// schedulePurge lets the server remove a waiting job together with the storing of the due one.
+// schedulePurge makes the server remove a waiting job when it stores the due one.
 const schedulePurge = "purge"
 
-// codeNotScheduled refuses to release a message that the server has not scheduled.
+// codeNotScheduled is the server's refusal to release a message that it has not scheduled.
 const codeNotScheduled jetstream.ErrorCode = 10212
 
-// Release makes a waiting job a due one, as the server does when its time has come. The server does both steps or none, and only
-// while the waiting job is the one that was read: a job that was released, cancelled or scheduled again meanwhile stays as it is,
-// and released is false. Attempts and headers are kept.
+// Release makes a waiting job a due one, as the server does at its time, and keeps its attempts and headers. The server
+// stores the due job and removes the waiting one in one step, and only if the waiting job is still the one that was read.
+// If it was released, cancelled or scheduled again meanwhile, released is false.
 //
-// The server lets nobody release a message that it has not scheduled. Such a message is scheduled again instead, under the same
-// guard, and for the time when it was stored if its own time cannot be read.
-//
-// A bug of nats-server makes such messages: it misses the header Nats-Schedule if the job's id contains that name twice in a row,
-// depending on the order of the headers.
+// Nobody can release a message that the server has not scheduled. Such a message is scheduled again instead, under the same
+// guard: for its own time, or for the time when it was stored if its own cannot be read. A bug of nats-server makes such
+// messages: if the job's id contains the name Nats-Schedule twice in a row, the server may overlook that header.
 //
 // Errors: ErrNotSetUp, ErrPermission; any other one may pass.
 func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool, err error) {
@@ -36,11 +34,11 @@ func (c *Client) Release(ctx context.Context, job bus.WaitingJob) (released bool
 	return seq != 0, err
 }
 
-// ReleaseAtSite is Release for a job that waits for a site, and marks its progress: the worker that gets it does not let it wait
-// again. It returns the sequence of the due job, zero if it released none.
+// ReleaseAtSite is Release for a job that waits for a site. It marks the job's progress, so that the worker that gets the
+// job does not let it wait again. It returns the sequence of the due job; zero if it released none.
 func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uint64, err error) {
 	header := job.Message().Header
-	// What cannot be read ends as an invalid job.
+	// A job whose progress cannot be read ends as an invalid job.
 	if progress, err := jobs.ParseProgress(header.Get(jobs.HeaderProgress)); err == nil {
 		progress.Released = true
 		encoded, err := progress.Encode()
@@ -50,12 +48,6 @@ func (c *Client) ReleaseAtSite(ctx context.Context, job bus.WaitingJob) (seq uin
 		header.Set(jobs.HeaderProgress, encoded)
 	}
 	return c.releaseScheduled(ctx, job)
-}
-
-// WaitsAgain reports whether a job that was released with due sequence due waits again: for its site, or for its next attempt.
-func (c *Client) WaitsAgain(ctx context.Context, key bus.Key, due uint64) (bool, error) {
-	isWaiting, err := c.isWaiting(ctx, key, due)
-	return isWaiting, c.Explain("check whether job "+key.String()+" waits again", err)
 }
 
 // releaseScheduled releases a job whether or not the server has scheduled its message. It returns the sequence of the due
@@ -69,8 +61,8 @@ func (c *Client) releaseScheduled(ctx context.Context, job bus.WaitingJob) (seq 
 	return seq, err
 }
 
-// release publishes the message that makes a waiting job a due one, or that schedules it again. The guard is the sequence
-// of the waiting job: if another message is there by now, nothing happens and seq is zero.
+// release publishes the message that makes a waiting job a due one or, if it is not scheduled, schedules it again. The
+// sequence of the waiting job is the guard: if another message has taken its place, nothing happens and seq is zero.
 func (c *Client) release(ctx context.Context, job bus.WaitingJob, scheduled bool) (seq uint64, err error) {
 	action := "release waiting job " + job.Queue + "/" + bus.Clip(job.ID)
 	msg := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.Message().Data, Header: nats.Header{}}

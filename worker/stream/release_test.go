@@ -112,7 +112,7 @@ func TestMessageWithoutATimeIsScheduledForWhenItWasStored(t *testing.T) {
 // schedule stores a waiting job with one attempt.
 func (in *installation) schedule(t *testing.T, id string, at time.Time) {
 	t.Helper()
-	scheduled, err := in.Schedule(soon(t), "default", id, []byte("https://example.com/"+id), jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, at)
+	scheduled, err := in.Schedule(soon(t), "default", id, []byte("https://example.com/"+id), &jobs.Progress{JobSeq: 7, Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}, at)
 	must(t, err)
 	if !scheduled {
 		t.Fatalf("job %s waits already", id)

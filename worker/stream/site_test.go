@@ -1,6 +1,8 @@
 package stream_test
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +20,7 @@ import (
 func (in *installation) waitForSite(t *testing.T, site, id string, until time.Time) (stored bool) {
 	t.Helper()
 	progress := jobs.Progress{JobSeq: 7, SiteSince: time.Now().UTC(), Attempts: []jobs.Attempt{{Attempt: 1, Proxy: "p1"}}}
-	stored, err := in.WaitForSite(soon(t), site, "default", id, 0, []byte("https://example.com/"+id), progress, until)
+	stored, err := in.WaitForSite(soon(t), site, "default", id, 0, []byte("https://example.com/"+id), &progress, until)
 	must(t, err)
 	return stored
 }
@@ -73,7 +75,7 @@ func TestTheOldestJobOfAQueueIsFoundBehindThoseOfOthers(t *testing.T) {
 	in := install(t, bus.Settings{})
 	for _, name := range []string{"default/a", "low/b", "default/c", "low/d"} {
 		queue, id, _ := strings.Cut(name, "/")
-		stored, err := in.WaitForSite(soon(t), "example.com", queue, id, 0, []byte("https://example.com/"), jobs.Progress{}, time.Now().Add(time.Hour))
+		stored, err := in.WaitForSite(soon(t), "example.com", queue, id, 0, []byte("https://example.com/"), &jobs.Progress{}, time.Now().Add(time.Hour))
 		if err != nil || !stored {
 			t.Fatalf("%s: stored %t, %v", name, stored, err)
 		}
@@ -224,7 +226,7 @@ func TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown(t *testing.T) {
 	}
 	again := func(due uint64) bool {
 		t.Helper()
-		stored, err := in.WaitForSite(soon(t), "new.test", "default", "a", due, []byte("https://example.com/a"), jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+		stored, err := in.WaitForSite(soon(t), "new.test", "default", "a", due, []byte("https://example.com/a"), &jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
 		must(t, err)
 		return stored
 	}
@@ -233,5 +235,51 @@ func TestAJobThatCameDueWaitsAgainThoughItsOldWaitIsStillShown(t *testing.T) {
 	}
 	if !again(old.Seq + 1) {
 		t.Error("a job that came due later than that wait is not stored")
+	}
+}
+
+// TestReleasedJobsThatWaitAgainAreToldFromOthers asks for jobs that wait for a site or an attempt, that ended, and that a lagging
+// replica shows as they waited before.
+func TestReleasedJobsThatWaitAgainAreToldFromOthers(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	later := time.Now().Add(time.Hour)
+	in.waitForSite(t, "old.test", "before", later)
+	old, _ := in.nextAtSite(t, "old.test")
+	due := old.Seq // every wait that is newer counts
+	for i := range 20 {
+		in.waitForSite(t, "site.test", fmt.Sprint("sited-", i), later)
+		in.schedule(t, fmt.Sprint("timed-", i), later)
+	}
+	released := map[uint64]bus.Key{due + 1: {Queue: "default", ID: "before"}, due: {Queue: "default", ID: "sited-0"}, due - 1: {Queue: "default", ID: "timed-1"}}
+	for i, id := range []string{"timed-0", "ended", "sited-1", "*"} { // no id of a job is a wildcard
+		released[due+1_000_000+uint64(i)] = bus.Key{Queue: "default", ID: id}
+	}
+	again, err := in.WaitAgain(soon(t), released)
+	must(t, err)
+	for seq, key := range released {
+		if got, want := again[seq], seq <= due; got != want {
+			t.Errorf("%s, due as %d: got %t, want %t", key.ID, seq, got, want)
+		}
+	}
+}
+
+// TestLargeJobsThatWaitAgainAreAllFound: the server cuts an answer short at 8 MiB.
+func TestLargeJobsThatWaitAgainAreAllFound(t *testing.T) {
+	t.Parallel()
+	in := install(t, bus.Settings{})
+	released := map[uint64]bus.Key{}
+	for i := range 24 {
+		id := fmt.Sprint("large-", i)
+		_, err := in.WaitForSite(soon(t), "site.test", "default", id, 0, bytes.Repeat([]byte("x"), 700<<10), &jobs.Progress{JobSeq: 7}, time.Now().Add(time.Hour))
+		must(t, err)
+		released[uint64(i)] = bus.Key{Queue: "default", ID: id}
+	}
+	again, err := in.WaitAgain(soon(t), released)
+	must(t, err)
+	for seq, key := range released {
+		if !again[seq] {
+			t.Errorf("%s is not found", key.ID)
+		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// StrandedJob is a job that lies in the job stream although its consumer counts it as acked, so that nobody gets it.
+// StrandedJob is a job that is in the job stream although its consumer counts it as acked, so that nobody gets it.
 //
 // A server that is killed while its disk is full may keep the ack of a job and lose the removal of the job, and the result that
 // it had confirmed before. If somebody purges a running job by its subject, the server counts all older ones as acked.
@@ -21,7 +21,7 @@ type StrandedJob struct {
 	Seq    uint64
 	data   []byte      // empty if it cannot be read
 	header nats.Header // nil if it cannot be read
-	// unread is why the job cannot be read; its id is unreadID then. Such a job cannot be released.
+	// unread is why the job cannot be read, and so not released; its id is unreadID then.
 	unread error
 }
 
@@ -56,7 +56,7 @@ func (c *Client) Stranded(ctx context.Context, queue string, limit int) (out []S
 
 // nextStranded finds the first job of a queue from a sequence to the ack floor. Its id is empty if the job is gone by now.
 func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uint64) (job StrandedJob, found bool, err error) {
-	// Usually this is the only request: the oldest job of the queue is one that the consumer still delivers.
+	// Mostly this is the only request: the consumer still delivers the oldest job of the queue.
 	stream := c.Names().Stream("JOBS")
 	seq, err := c.NextSeq(ctx, stream, c.Names().Jobs(queue), from)
 	if errors.Is(err, bus.ErrNotFound) || err == nil && seq > floor {
@@ -65,12 +65,11 @@ func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uin
 	if err != nil {
 		return job, false, err
 	}
-	// The headers of a job may be so malformed that only its consumer and StoredAt can read the job.
+	// StoredAt also reads a job with malformed headers, which its consumer delivers as well.
 	stored, err := c.StoredAt(ctx, stream, seq)
 	err = c.Explain("read a stranded job", err)
 	switch {
-	case errors.Is(err, bus.ErrPermission):
-		// It must not hide the others.
+	case errors.Is(err, bus.ErrPermission): // it must not hide the others
 		return StrandedJob{Key: bus.Key{Queue: queue, ID: unreadID}, Seq: seq, unread: err}, true, nil
 	case err != nil && !errors.Is(err, bus.ErrNotFound):
 		return job, false, err
@@ -79,8 +78,8 @@ func (c *Client) nextStranded(ctx context.Context, queue string, from, floor uin
 	return StrandedJob{Key: bus.Key{Queue: queue, ID: id}, Seq: seq, data: stored.Data, header: stored.Header}, true, nil
 }
 
-// ReleaseStranded makes a stranded job a due one and removes it from the job stream, in this order: a crash in between leaves the
-// job listed. The guard on results keeps a second run from storing a second result.
+// ReleaseStranded makes a stranded job a due one and then removes it from the job stream. After a crash in between it is
+// listed again; the guard on results keeps a second run from storing a second result.
 func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 	action := "release stranded job " + job.Queue + "/" + bus.Clip(job.ID)
 	if job.unread != nil {
@@ -92,7 +91,7 @@ func (c *Client) ReleaseStranded(ctx context.Context, job StrandedJob) error {
 		return fmt.Errorf("%s: %w", action, err)
 	}
 	due := &nats.Msg{Subject: c.Names().DueJob(job.Queue, job.ID), Data: job.data, Header: nats.Header{jobs.HeaderProgress: {encoded}}}
-	addFacts(due.Header, progress)
+	addFacts(due.Header, &progress)
 	if !bus.Publishable(due.Subject) {
 		return fmt.Errorf("%s: %w", action, bus.ErrNoSubject)
 	}

@@ -1,5 +1,6 @@
-// Package stream is what a worker does in JetStream. It fetches jobs (Pulls), acks them (Acks) and keeps their lease (Heartbeat).
-// It schedules and releases jobs, writes dead letters, publishes events, and hears the requests to cancel jobs (OnCancel).
+// Package stream holds what a worker does in JetStream. It fetches jobs (Pulls), acks them (Acks) and extends their leases
+// (Heartbeat). It schedules and releases jobs, stores dead letters, publishes events, and receives the requests to cancel
+// jobs (OnCancel).
 package stream
 
 import (
@@ -13,17 +14,20 @@ import (
 )
 
 // Client is a bus.Client with the operations of a worker. It may be shared by any number of goroutines.
-type Client struct{ *bus.Client }
+type Client struct {
+	*bus.Client
+	lastWaiting *uint64 // see IfUnchanged; nil for no guard
+}
 
 // New makes a client on an open connection.
-func New(b *bus.Client) *Client { return &Client{b} }
+func New(b *bus.Client) *Client { return &Client{Client: b} }
 
-// headerSize is the header in which a consumer that leaves out payloads gives the size of each, in bytes.
+// headerSize is the header for the size of a payload that a consumer leaves out, in bytes.
 const headerSize = "Nats-Msg-Size"
 
-// IsWhole reports whether a delivered job has the payload that was published. Consumers may be told to leave payloads out, and
-// then deliver a header with the size. A publisher can forge that header. So the stored message decides, or the consumer's
-// settings if the message cannot be read.
+// IsWhole reports whether a delivered job has the payload that was published. A consumer with the setting headers_only
+// leaves payloads out and adds headerSize. A publisher can forge that header, so the stored message decides, or the
+// consumer's settings if the message cannot be read.
 func (c *Client) IsWhole(ctx context.Context, d *Delivery, queue string, due bool) (bool, error) {
 	if len(d.Data()) > 0 || d.Headers().Get(headerSize) == "" {
 		return true, nil

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// refreshWait bounds what a query waits for NATS.
+	// refreshWait bounds how long a query waits for NATS.
 	refreshWait = time.Second
 	// totalsAge and proxiesAge are how old the running hour may be before a query reads it again.
 	totalsAge, proxiesAge = time.Second, flushEvery
@@ -42,10 +42,10 @@ type reader struct {
 	unchecked, checked int
 	checkedAll         time.Time
 
-	// suspect says that stored parts were deleted: then all hours are checked. strange says that malformed parts were logged;
-	// unread, that hours or events could not be read.
+	// suspect is true after stored parts were deleted, until all hours have been checked. strange is true once a malformed part was
+	// logged, so that others are not. unread is true while hours or events cannot be read.
 	suspect, strange, unread atomic.Bool
-	// asked holds one when somebody has asked for the book.
+	// asked holds an element if a query has asked for the book since the last reading.
 	asked chan struct{}
 
 	// Only the reading goroutine uses the fields below. Events is the state of the events stream that was read. Settled is true
@@ -55,14 +55,14 @@ type reader struct {
 	nextEvent uint64
 }
 
-// seenOf is one kind of sums of an hour.
+// seenOf is the key of seen: one kind of sums of one hour.
 type seenOf struct {
 	hour int64 // since 1970
 	kind rollup.Kind
 }
 
-// seen is what an hour consisted of when it was read last. The hour has changed if the number of
-// parts differs or a part is newer.
+// seen is what an hour consisted of when it was read last. The hour has changed if the number of parts differs or a part is
+// newer.
 type seen struct {
 	parts int
 	// last is the sequence of the newest part.
@@ -148,8 +148,8 @@ func (t *Totals) readAll(ctx context.Context, s store) error {
 	return nil
 }
 
-// check looks at the hour before the running one, where workers may still store something, and at some older ones. It does so for
-// as long as it takes to check every hour once after the stream has changed. If the stream holds fewer messages, or an hour fewer
+// check reads the hour before the running one, where workers may still store something, and some older ones if they have changed.
+// After a change of the stream it goes on until every hour was checked once. If the stream holds fewer messages, or an hour fewer
 // parts, parts have expired or somebody has deleted them: then it checks all hours.
 func (t *Totals) check(ctx context.Context, s store) error {
 	r := &t.reader
@@ -306,7 +306,7 @@ func (t *Totals) acquire(ctx context.Context) error {
 	}
 }
 
-// release lets another goroutine read; see acquire.
+// release ends what acquire began: another goroutine may read.
 func (t *Totals) release() { <-t.reader.lock }
 
 // kindsOf are the kinds of sums of an hour that many hours ago.

@@ -61,7 +61,7 @@ type Totals struct {
 	store atomic.Pointer[store]
 	known atomic.Bool
 
-	// Each of the two belongs to its own goroutine, except what its comments name.
+	// The goroutine that flushes owns writer. The goroutine that reads owns reader, except for the fields that its comments name.
 	writer writer
 	reader reader
 }

@@ -23,8 +23,7 @@ type writer struct {
 func (t *Totals) keepFlushing(ctx context.Context, s store) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	// failing says that the last flush failed.
-	failing := false
+	failing := false // whether the last flush has failed
 	for {
 		select {
 		case <-ctx.Done():
@@ -71,7 +70,7 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 			return err
 		}
 		if len(there) == 0 {
-			t.lost(subject, p)
+			t.noteLost(subject, p)
 			return nil
 		}
 		return t.putAgain(ctx, s, p, keep)
@@ -79,7 +78,7 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	if err != nil {
 		return err
 	}
-	t.stored(subject, p, seq)
+	t.noteStored(subject, p, seq)
 	return nil
 }
 
@@ -93,27 +92,27 @@ func (t *Totals) putAgain(ctx context.Context, s store, p rollup.Part, keep time
 	}
 	seq, err := s.Replace(ctx, stream, subject, p.Data, newest, keep)
 	if err == nil {
-		t.stored(subject, p, seq)
+		t.noteStored(subject, p, seq)
 	}
 	return err
 }
 
-// stored notes that a version of a part is stored under a sequence.
-func (t *Totals) stored(subject string, p rollup.Part, seq uint64) {
+// noteStored notes that a version of a part is stored under a sequence.
+func (t *Totals) noteStored(subject string, p rollup.Part, seq uint64) {
 	t.writer.stored[subject] = seq
 	t.cfg.Book.Stored(p)
 }
 
-// lost starts a new part, because the stored one was deleted. The next flush stores it.
-func (t *Totals) lost(subject string, p rollup.Part) {
+// noteLost starts a new part, because the stored one was deleted. The next flush stores it.
+func (t *Totals) noteLost(subject string, p rollup.Part) {
 	delete(t.writer.stored, subject)
 	t.cfg.Book.Lost(p)
 	t.reader.suspect.Store(true)
 	t.cfg.Log.Warn("stored rollups were deleted, the fleet's count begins again", "hour", p.Hour, "kind", p.Kind)
 }
 
-// subjectOf is the subject of a part. No other worker writes to it. The id of a part is random, so the subject is,
-// too.
+// subjectOf is the subject of a part. No other worker writes to it. The id of a part is random, and so is the
+// subject.
 func subjectOf(s store, p rollup.Part) string {
 	return s.Names().Hour(p.Hour.UTC().Format(hourLayout), string(p.Kind), p.ID)
 }
@@ -128,7 +127,7 @@ func (t *Totals) flushLast(ctx context.Context, s store) {
 		if err == nil {
 			continue
 		}
-		if failed = err; errors.Is(err, bus.ErrUnreachable) {
+		if failed = err; errors.Is(err, bus.ErrUnreachable) && !bus.IsTransient(err) {
 			break // the connection is closed for good
 		}
 		select {

@@ -9,34 +9,30 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// OtherQueues stands for the jobs of queues that are not counted singly: the table is full, or there are too many
-// queues without workers. The name is not valid for a queue.
+// OtherQueues is the name for the jobs of queues that are not counted singly: there are too many queues, or too many
+// without workers. No queue can have it.
 const OtherQueues = "(other)"
 
-// group is the key by which entries are added up. It is small and comparable, because it is a map key for up to a
-// million entries.
+// group is the key by which entries are added up.
 type group struct {
 	queue, state uint8
 	site         uint32
 }
 
-// states is more than jobs.States has, whose numbers begin at 1.
-const states = 16
+// maxStates is larger than every stateIndex.
+const maxStates = 16
 
-// sum is what is known of a group of entries. since and until are the minima over the group, in seconds since
-// 1970, as in entry.
+// sum is what is known of a group of entries.
 type sum struct {
 	jobs, overdue uint64
-	since, until  uint32 // the earliest of the group
+	since, until  uint32 // the earliest of the group, as in entry
 }
 
-// addWaiting adds the jobs that wait.
+// addWaiting adds the jobs of the table to their queues.
 func (c *Counter) addWaiting(queues map[string]*Queue, now time.Time) {
-	// A job is overdue only after a grace, because the server releases many jobs of one second one after the
-	// other.
-	overdue := seconds(now.Add(-bus.OverdueAfter))
-	// Most entries have no site, and for those an array is a tenth of the cost of a map: there may be a million of them.
-	sums, plain := map[group]*sum{}, new([maxQueues][states]*sum)
+	overdue := unixSeconds(now.Add(-bus.OverdueAfter))
+	// Of a million entries most have no site. For those an array costs a tenth of a map.
+	sums, plain := map[group]*sum{}, new([maxQueues][maxStates]*sum)
 	for i := range c.table.n {
 		e := c.table.at(i)
 		g := group{e.queue, e.state, e.site}
@@ -61,6 +57,7 @@ func (c *Counter) addWaiting(queues map[string]*Queue, now time.Time) {
 	}
 }
 
+// add adds an entry, which is overdue if its time is before overdue.
 func (s *sum) add(e *entry, overdue uint32) {
 	s.jobs++
 	s.since, s.until = min(s.since, e.since), min(s.until, e.until)
@@ -69,9 +66,9 @@ func (s *sum) add(e *entry, overdue uint32) {
 	}
 }
 
+// addSum adds a sum to the queue of its group.
 func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
-	// States are numbered from 1, so that zero can mean gone. addWaiting never finds an entry that is gone: compact has
-	// removed it.
+	// compact has removed the entries that are gone, so the state is not zero.
 	name, state := c.queues.list[g.queue], jobs.States()[g.state-1]
 	if g.queue == 0 {
 		name = OtherQueues
@@ -79,21 +76,20 @@ func (c *Counter) addSum(queues map[string]*Queue, g group, s *sum) {
 	q := queueOf(queues, name)
 	*q.count(state) += s.jobs
 	q.Overdue += s.overdue
-	q.note(state, time.Unix(int64(s.since), 0))
-	// Only waits for a proxy or a site have a reason worth naming; the others end by themselves at a known
-	// time.
+	q.noteOldest(state, time.Unix(int64(s.since), 0))
+	// The other waits end by themselves at a known time.
 	if state != jobs.StateNoProxy && state != jobs.StateSiteDown {
 		return
 	}
 	r := Reason{State: state, Site: c.sites.list[g.site], Jobs: s.jobs, Since: time.Unix(int64(s.since), 0).UTC()}
-	// Jobs at a resting site are released by the leader, so their own time says nothing and is not shown.
+	// Jobs that wait for a site are released by a worker, so their own time says nothing.
 	if state == jobs.StateNoProxy {
-		r.Until, r.Detail = time.Unix(int64(s.until), 0).UTC(), c.about[g.site].detail
+		r.Until, r.Detail = time.Unix(int64(s.until), 0).UTC(), c.lastWaits[g.site].detail
 	}
 	q.Reasons = append(q.Reasons, r)
 }
 
-// sortReasons keeps the reasons for which most jobs wait.
+// sortReasons sorts the reasons by jobs, and keeps the first MaxReasons.
 func (q *Queue) sortReasons() {
 	// Ties are broken by state and name, so that two snapshots of the same jobs are equal.
 	slices.SortFunc(q.Reasons, func(a, b Reason) int {

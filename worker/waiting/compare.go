@@ -9,52 +9,56 @@ import (
 )
 
 const (
-	// leaf and wideLeaf are how many jobs are looked at one by one rather than counted in two halves: the more jobs wait, the
-	// more a question costs.
-	leaf, wideLeaf = 256, 4096
-	// In every always-th count all differences are examined, even those that jobs about to be released explain.
-	// Otherwise a lost job would stay hidden while the queue is busy.
-	always = 12
+	// A span of fewer jobs is not halved: its jobs are read, or asked for one by one. The limit grows from minSplit to
+	// maxSplit with the number of waiting jobs, as the cost of a question does.
+	minSplit, maxSplit = 256, 4096
+	// In every fullCompareEvery-th count all differences are examined, even those that jobs about to be released explain:
+	// otherwise a lost job could stay hidden while the queue is busy.
+	fullCompareEvery = 12
 )
 
 // A question how many jobs follow a sequence makes the server walk through the subjects of all waiting jobs, at about
 // questionCost each. Questions take searchShare of a core at most, on average: a search that cost more than that is
 // followed by a rest. The cost is reckoned and not measured, since a busy machine is slow at everything.
 const (
+	// questionCost is about how long the server takes for each waiting job when it counts the jobs that follow a
+	// sequence: it walks through the subjects of all. It is not measured at run time, because on a busy machine
+	// everything takes long.
 	questionCost = 300 * time.Nanosecond
-	searchShare  = 0.01
+	// searchShare is the part of a core that these questions may take on average. A search that costs more is followed
+	// by a pause.
+	searchShare = 0.01
 )
 
-// compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Jobs may be
-// gone without a notice: cancelled, scheduled again, or released for their site. It halves a span that differs until it
-// knows which jobs are gone.
+// compare makes the table agree with the numbers of the server, and returns how many jobs were not read. Nobody reports to
+// the counter that jobs were cancelled, scheduled again, or released for their site.
 func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.Time) (unread uint64, err error) {
-	there, moved, err := c.ask(ctx, state.LastSeq)
+	actual, moved, err := c.countWaiting(ctx, state.LastSeq)
 	if err != nil {
 		return 0, err
 	}
 	known := uint64(c.table.n)
 	isFull := c.table.n >= c.cfg.MaxJobs
-	// Jobs behind c.last have not been read: the budget was over. The search waits until all were read.
+	// The budget ended before all jobs were read. The search waits for that.
 	if c.last < state.LastSeq && !isFull {
-		return there - min(there, known), nil
+		return actual - min(actual, known), nil
 	}
-	// Equal numbers prove equal sets here: no job can be added below c.last, because sequences only grow. The
-	// difference up to what came and went while the questions were asked is left for the next count.
-	if there == known || !isFull && distance(there, known) <= moved+c.onTheWay(state.Now) && c.counts%always != 0 {
+	// Equal numbers prove equal sets: sequences only grow, so no job comes below c.last. A difference that is not larger than
+	// the number of jobs that came or went between the questions is left for the next count.
+	if actual == known || !isFull && distance(actual, known) <= moved+c.countNearRelease(state.Now) && c.counts%fullCompareEvery != 0 {
 		return 0, nil
 	}
-	// Many jobs that are gone here and there, as after a cancel of a whole queue, are found faster by a look at each one.
-	if !isFull && known > there && known-there > known/sweptFrom+leaf {
-		return 0, c.sweep(ctx, known-there, end)
+	// If many jobs are gone, as after a cancel of a whole queue, a sweep is faster.
+	if !isFull && known > actual && known-actual > known/sweepPart+minSplit {
+		return 0, c.sweep(ctx, known-actual, end)
 	}
 	began := time.Now()
 	if began.Before(c.searchAfter) {
-		return there - min(there, known), nil
+		return actual - min(actual, known), nil
 	}
 	c.questions = 0
 	defer func() {
-		cost := time.Duration(c.questions) * time.Duration(there) * c.cfg.QuestionCost
+		cost := time.Duration(c.questions) * time.Duration(actual) * c.cfg.QuestionCost
 		if rest := time.Duration(float64(cost) / searchShare); rest > Every {
 			c.searchAfter = began.Add(rest)
 		}
@@ -62,37 +66,38 @@ func (c *Counter) compare(ctx context.Context, state bus.WaitingState, end time.
 	return c.search(ctx, isFull, end)
 }
 
-// sweptFrom is the part of the jobs, as its denominator, from which those that are gone are found by a sweep.
-const sweptFrom = 1000
+// sweepPart: a sweep is worth it if more than one job in so many is gone.
+const sweepPart = 1000
 
-// sweep looks at each job in turn, over many counts if need be, until as many were found to be gone as are too many.
-func (c *Counter) sweep(ctx context.Context, tooMany uint64, end time.Time) error {
+// sweep asks for one job after the other, over many counts if need be, until it has found the jobs that are missing in the
+// stream.
+func (c *Counter) sweep(ctx context.Context, missing uint64, end time.Time) error {
 	defer func() { c.table.compact(nil) }()
-	i := c.table.from(c.swept)
+	i := c.table.from(c.sweptTo)
 	for range c.table.n/chunk + 1 {
 		if i >= c.table.n {
 			i = 0
 		}
 		to := min(i+chunk, c.table.n)
-		found, err := c.look(ctx, i, to)
+		found, err := c.markGone(ctx, i, to)
 		if err != nil {
 			return err
 		}
 		if i = to; i < c.table.n {
-			c.swept = c.table.at(i).seq
+			c.sweptTo = c.table.at(i).seq
 		} else {
-			c.swept = 0
+			c.sweptTo = 0
 		}
-		tooMany -= min(tooMany, found)
-		if tooMany == 0 || time.Now().After(end) {
+		missing -= min(missing, found)
+		if missing == 0 || time.Now().After(end) {
 			break
 		}
 	}
 	return nil
 }
 
-// look asks for the jobs of the entries from index from to index to, marks those that are gone, and returns how many these are.
-func (c *Counter) look(ctx context.Context, from, to int) (missing uint64, err error) {
+// markGone asks for the jobs of the entries from index from to index to, marks those that are gone, and returns their number.
+func (c *Counter) markGone(ctx context.Context, from, to int) (missing uint64, err error) {
 	seqs := make([]uint64, to-from)
 	for i := range seqs {
 		seqs[i] = c.table.at(from + i).seq
@@ -110,7 +115,7 @@ func (c *Counter) look(ctx context.Context, from, to int) (missing uint64, err e
 	return missing, nil
 }
 
-// search finds out which jobs differ, and returns how many were not read because the table is full.
+// search makes the table agree with the stream by halving, and returns how many jobs were not read because the table is full.
 func (c *Counter) search(ctx context.Context, isFull bool, end time.Time) (unread uint64, err error) {
 	// CountFrom is called at slightly different moments, so the subtraction is bounded at zero.
 	younger, err := c.countFrom(ctx, c.last+1)
@@ -128,18 +133,18 @@ func (c *Counter) search(ctx context.Context, isFull bool, end time.Time) (unrea
 	err = s.halve(ctx, span{from: 0, to: c.table.n, first: 1, after: c.last + 1, below: younger, above: all})
 	// Entries that were judged so far keep their judgement, so a search over many counts ends.
 	if errors.Is(err, errBudget) {
-		err = nil // the next count continues
+		err = nil // the next count continues, and what was found so far stays
 	}
-	// Found jobs are added after the search: the spans hold indices into the table, which adding would shift.
+	// Not before the search has ended: it would shift the indices of the spans.
 	c.table.compact(c.found)
 	c.found = nil
 	return unread, err
 }
 
-// ask asks how many jobs there are. It costs the same however many wait: the stream knows how many messages it has, and
-// those that do not wait are due, which are mostly few. moved is how many may have come or gone since the stream's last
-// sequence was upTo.
-func (c *Counter) ask(ctx context.Context, upTo uint64) (there, moved uint64, err error) {
+// countWaiting asks how many jobs wait: the stream knows the number of its messages, and those that do not wait are due.
+// Its cost does not depend on the number of waiting jobs. moved is how many jobs may have come or gone since the stream's
+// last sequence was upTo.
+func (c *Counter) countWaiting(ctx context.Context, upTo uint64) (actual, moved uint64, err error) {
 	before, err := c.bus.StateOf(ctx, "RETRIES")
 	if err != nil {
 		return 0, 0, err
@@ -156,18 +161,19 @@ func (c *Counter) ask(ctx context.Context, upTo uint64) (there, moved uint64, er
 	return after.Messages - min(after.Messages, due), moved, nil
 }
 
+// countFrom asks how many jobs wait from a sequence on.
 func (c *Counter) countFrom(ctx context.Context, seq uint64) (uint64, error) {
 	c.questions++
 	return c.bus.CountFrom(ctx, "RETRIES", c.bus.Names().AllScheduledJobs(), seq)
 }
 
-// distance is how far two numbers are apart. Unsigned numbers must not be subtracted the wrong way round.
+// distance is the difference of two numbers, whichever is larger.
 func distance(a, b uint64) uint64 { return max(a, b) - min(a, b) }
 
-// onTheWay counts the jobs that are released about now: the server may or may not have them any more.
-func (c *Counter) onTheWay(now time.Time) (n uint64) {
-	// Two seconds on both sides cover the whole seconds of the entries and the delay of a busy server.
-	from, to := seconds(now.Add(-2*time.Second)), seconds(now.Add(2*time.Second))
+// countNearRelease counts the jobs that are released about now, so that they may be gone or not.
+func (c *Counter) countNearRelease(now time.Time) (n uint64) {
+	// Two seconds cover the whole seconds of the entries and the delay of a busy server.
+	from, to := unixSeconds(now.Add(-2*time.Second)), unixSeconds(now.Add(2*time.Second))
 	for i := range c.table.n {
 		if at := c.table.at(i).until; at >= from && at <= to {
 			n++
@@ -176,7 +182,7 @@ func (c *Counter) onTheWay(now time.Time) (n uint64) {
 	return n
 }
 
-// errBudget ends a search that has taken too long. It never leaves this package.
+// errBudget ends a search that takes too long.
 var errBudget = errors.New("the time for one count is over")
 
 // finder looks for the differences between the table and the stream.
@@ -185,35 +191,33 @@ type finder struct {
 	end time.Time
 }
 
-// span is a part of the table: its entries from index from to index to, which are those with sequences from
-// first to before after. The server counts above jobs from first on, and below from after on. Invariant of halve: above
-// - below is the number of jobs that the stream has in the span.
+// span is the part of the table from index from to before index to, and of the stream from sequence first to before
+// sequence after. The stream has above jobs from first on, and below jobs from after on: so it has above-below in the span.
 type span struct {
 	from, to     int
 	first, after uint64
 	below, above uint64
 }
 
-// halve makes a span agree with the stream.
+// halve makes a span agree with the stream. It asks one question for each level and difference, on at most 20 levels, the
+// logarithm of MaxJobs.
 func (s *finder) halve(ctx context.Context, p span) error {
-	// It recurses at most 20 levels deep, the logarithm of MaxJobs, and asks one question a level and
-	// difference.
-	there := p.above - min(p.above, p.below)
+	actual := p.above - min(p.above, p.below)
 	switch {
-	case there == 0:
+	case actual == 0:
 		for i := p.from; i < p.to; i++ {
 			s.table.at(i).state = gone
 		}
 		return nil
-	// Equal numbers mean equal sets here: no job can be added between two known sequences.
-	case there == uint64(p.to-p.from):
+	// As in compare, equal numbers prove equal sets.
+	case actual == uint64(p.to-p.from):
 		return nil
 	// The check stands before the questions, so a search is over its time by at most one page.
 	case time.Now().After(s.end):
 		return errBudget
-	case there < uint64(p.to-p.from) && p.to-p.from <= min(max(leaf, s.table.n/leaf), wideLeaf):
-		return s.lookAt(ctx, p)
-	case p.to-p.from <= leaf:
+	case actual < uint64(p.to-p.from) && p.to-p.from <= min(max(minSplit, s.table.n/minSplit), maxSplit):
+		return s.markSpan(ctx, p)
+	case p.to-p.from <= minSplit:
 		return s.reread(ctx, p)
 	}
 	middle := (p.from + p.to) / 2
@@ -232,18 +236,18 @@ func (s *finder) halve(ctx context.Context, p span) error {
 	return s.halve(ctx, right)
 }
 
-// lookAt looks which jobs of a span are gone. No others can have come among them.
-func (s *finder) lookAt(ctx context.Context, p span) error {
+// markSpan marks the entries of a span whose jobs are gone.
+func (s *finder) markSpan(ctx context.Context, p span) error {
 	for i := p.from; i < p.to; i += chunk {
-		if _, err := s.look(ctx, i, min(i+chunk, p.to)); err != nil {
+		if _, err := s.markGone(ctx, i, min(i+chunk, p.to)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// reread reads the jobs of a span. Entries that are not among them are gone, and jobs without an entry get one.
-// Both lists are sorted by sequence, so one walk over the two of them suffices.
+// reread reads the jobs of a span, marks the entries without a job, and collects the jobs without an entry. Both lists are
+// sorted by sequence.
 func (s *finder) reread(ctx context.Context, p span) error {
 	i := p.from
 	skip := func(seq uint64) {
@@ -252,22 +256,21 @@ func (s *finder) reread(ctx context.Context, p span) error {
 		}
 	}
 	use := func(job bus.WaitingJob) {
-		// A page may reach beyond the span; those jobs belong to the next one.
-		if job.Seq >= p.after {
+		if job.Seq >= p.after { // the page reaches beyond the span
 			return
 		}
 		skip(job.Seq)
 		switch {
 		case i < p.to && s.table.at(i).seq == job.Seq:
 			i++
-		// The job has no entry: it was missed when its page was read. It is added unless the table is full.
+		// read has overlooked the job.
 		case s.table.n+len(s.found) < s.cfg.MaxJobs:
 			s.found = append(s.found, s.entryOf(job))
 		}
 	}
 	for after, more := p.first-1, true; more && after+1 < p.after; {
 		var err error
-		if after, more, err = s.bus.WaitingPage(ctx, after, 2*leaf, use); err != nil {
+		if after, more, err = s.bus.WaitingPage(ctx, after, 2*minSplit, use); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// countConsumers counts the jobs that workers hold, and those that no worker has taken.
+// countConsumers counts the queued and running jobs.
 func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error) {
 	queues := map[string]*Queue{}
 	known := uint64(0)
@@ -23,7 +23,7 @@ func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error)
 		return nil, err
 	}
 	err = eachConsumer(ctx, c.bus, func(name string, due bool, info *jetstream.ConsumerInfo) error {
-		// Only the stream of jobs is compared with its total below. Due jobs lie in the other stream.
+		// Due jobs are in another stream, and not in the total that addUnserved compares with.
 		if !due {
 			known += info.NumPending + uint64(max(0, info.NumAckPending))
 		}
@@ -35,25 +35,22 @@ func (c *Counter) countConsumers(ctx context.Context) (map[string]*Queue, error)
 	return queues, c.addUnserved(ctx, queues, known, before)
 }
 
-// eachConsumer calls use for the consumers of all queues. Each queue has two: of new jobs and, if due, of jobs whose time has
-// come, which JetStream delivers again. Both count as queued and running.
+// eachConsumer calls use for the consumers of all queues: of fresh jobs and, if due, of due jobs.
 func eachConsumer(ctx context.Context, client *bus.Client, use func(queue string, due bool, info *jetstream.ConsumerInfo) error) error {
 	for _, due := range []bool{false, true} {
-		kind, prefix := "JOBS", client.Names().WorkerConsumer("")
-		if due {
-			kind, prefix = "RETRIES", client.Names().DueConsumer("")
+		type consumer struct {
+			queue string
+			info  *jetstream.ConsumerInfo
 		}
-		var found []*jetstream.ConsumerInfo
-		err := client.Consumers(ctx, client.Names().Stream(kind), func(info *jetstream.ConsumerInfo) {
-			if strings.HasPrefix(info.Name, prefix) {
-				found = append(found, info)
-			}
+		var found []consumer // used once all were read, because use may take long
+		err := client.EachJobConsumer(ctx, due, func(queue string, info *jetstream.ConsumerInfo) {
+			found = append(found, consumer{queue, info})
 		})
 		if err != nil {
 			return err
 		}
-		for _, info := range found {
-			if err := use(strings.TrimPrefix(info.Name, prefix), due, info); err != nil {
+		for _, f := range found {
+			if err := use(f.queue, due, f.info); err != nil {
 				return err
 			}
 		}
@@ -61,7 +58,7 @@ func eachConsumer(ctx context.Context, client *bus.Client, use func(queue string
 	return nil
 }
 
-// The map owns its values, so a caller may keep the pointer during one count.
+// queueOf returns the queue of a name, which may be new.
 func queueOf(queues map[string]*Queue, name string) *Queue {
 	if queues[name] == nil {
 		queues[name] = &Queue{Queue: name, Since: map[string]time.Time{}}
@@ -85,8 +82,8 @@ func (c *Counter) addConsumer(ctx context.Context, q *Queue, info *jetstream.Con
 	return nil
 }
 
-// add adds the state of a consumer: that it exists, its pause, its open pulls, and the jobs that are held or not taken.
-// A queue with only a consumer of due jobs counts as unserved, because its new jobs are not taken.
+// add adds the state of a consumer: its existence, pause, open pulls, and its queued and running jobs. A queue with only a
+// consumer of due jobs is not served, because no worker takes its fresh jobs.
 func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
 	q.Served = q.Served || !due
 	q.Queued += info.NumPending
@@ -97,8 +94,8 @@ func (q *Queue) add(info *jetstream.ConsumerInfo, due bool) {
 	}
 }
 
-// Refresh returns a copy of a snapshot with the current state of the consumers: pauses, and the jobs that run or are
-// not taken. Waiting jobs and times stay as they were counted.
+// Refresh returns a copy of a snapshot with the current pauses, open pulls, and queued and running jobs. Waiting jobs and
+// times stay as they were counted.
 func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, error) {
 	current := map[string]*Queue{}
 	err := eachConsumer(ctx, client, func(name string, due bool, info *jetstream.ConsumerInfo) error {
@@ -131,8 +128,8 @@ func Refresh(ctx context.Context, client *bus.Client, s Snapshot) (Snapshot, err
 	return s, nil
 }
 
-// addOldest records when the first message of a consumer from a sequence on was stored. Errors: those of the server. A
-// message that is gone is no error: the job ended between the two questions.
+// addOldest records when the first message of a consumer from a sequence on was stored. If there is none any more, the job
+// has ended meanwhile.
 func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *jetstream.ConsumerInfo, seq uint64) error {
 	msg, err := c.bus.NextMessage(ctx, info.Stream, info.Config.FilterSubject, seq)
 	if errors.Is(err, bus.ErrNotFound) {
@@ -141,18 +138,15 @@ func (c *Counter) addOldest(ctx context.Context, q *Queue, state string, info *j
 	if err != nil {
 		return c.bus.Explain("look for the oldest job of queue "+bus.Clip(q.Queue), err)
 	}
-	stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer))
-	if err == nil {
-		// The server sets the header itself. A time that cannot be read leaves the age out, and the count goes
-		// on.
-		q.note(state, stored)
+	// The server sets the header. A time that cannot be read is left out.
+	if stored, err := time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)); err == nil {
+		q.noteOldest(state, stored)
 	}
 	return nil
 }
 
-// note records since when a job is in a state.
-func (q *Queue) note(state string, since time.Time) {
-	// The oldest wins, over both consumers of the queue.
+// noteOldest records since when a job is in a state, if no other job of the queue has been in it for longer.
+func (q *Queue) noteOldest(state string, since time.Time) {
 	if old, found := q.Since[state]; !found || since.Before(old) {
 		q.Since[state] = since.UTC()
 	}

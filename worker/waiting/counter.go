@@ -16,17 +16,16 @@ import (
 
 // Bounds of a Counter.
 const (
-	// MaxJobs is how many waiting jobs are remembered. At 24 bytes each they take 25 MiB. Unread of a snapshot says how
-	// many jobs there are beyond it.
+	// MaxJobs bounds the waiting jobs that are remembered. At 24 bytes each they take 25 MiB.
 	MaxJobs = 1_100_000
-	// maxSites and maxQueues are how many sites and queues have a number of their own in the table.
-	maxSites = 10_000
-	// It must stay below 256: an entry has one byte for the queue.
+	// maxSites and maxQueues bound the sites and queues that have an index in the table. An entry has one byte for the
+	// queue.
+	maxSites  = 10_000
 	maxQueues = 200
-	// released is how long after its time a job may still be in the stream because the server is busy.
-	released = time.Second
-	// checked is how many jobs whose time has passed are asked for in one count; those beyond it count as released.
-	checked = 4096
+	// releaseGrace is how long after its time a busy server may release a job.
+	releaseGrace = time.Second
+	// maxChecked bounds the jobs whose time has passed that one count asks for; the others count as released.
+	maxChecked = 4096
 	// chunk is how many jobs are asked for at the same time.
 	chunk = 256
 )
@@ -35,52 +34,48 @@ const (
 type Config struct {
 	// Worker is this worker's name, for people.
 	Worker string
-	// Budget is about how long one count may read waiting jobs; zero means 2 s. A count may take longer by one
-	// request.
+	// Budget is for how long one count may read waiting jobs, and one request more; zero means 2 s.
 	Budget time.Duration
 	// MaxJobs is how many jobs are remembered; zero means the package's bound.
 	MaxJobs int
-	// QuestionCost is the reckoned cost of a question to the server about where jobs are gone, for each job that waits; zero means
-	// the package's.
+	// QuestionCost is for how long the server is assumed to search for jobs that are gone, for each request and waiting
+	// job; zero means 300 ns.
 	QuestionCost time.Duration
 	// ReadJobs is how many queued jobs one count reads to find queues that nobody serves; zero means the package's bound.
 	ReadJobs int
 }
 
-// Counter counts the waiting jobs of a fleet. Make one with NewCounter, and use it from one goroutine. It holds the
-// table between counts, so only new jobs are read each time.
+// Counter counts the jobs of a fleet that have not ended. It remembers waiting jobs between counts, so that a count reads
+// only new ones. Make one with NewCounter, and use it from one goroutine.
 type Counter struct {
 	cfg Config
 	bus *bus.Client
 
-	// createdAt is when the stream of the table was created. A stream that was deleted and created again starts its
-	// sequences over.
+	// createdAt is when the stream was created, as in bus.WaitingState. Another stream has other sequences.
 	createdAt string
 	table     table
-	// last is the sequence up to which every job was read. It does not prove that the jobs are in the table, which may
-	// have been full.
+	// last is the sequence up to which all jobs were read.
 	last   uint64
 	queues names
 	sites  names
-	// about has one entry for each site, not for each job: a reason is a sentence of a hundred bytes.
-	about    map[uint32]about // of sites that jobs wait for without a proxy
-	unserved unserved
-	counts   int // since the start
-	// asked is the state of the stream of jobs at the last call of IsUnchanged. jobs is its state before the latest
-	// count; nil if that count found jobs, because then numbers change by themselves.
+	// lastWaits has one entry for each site, not for each job: a reason is a sentence of a hundred bytes.
+	lastWaits map[uint32]lastWait // of sites that jobs wait for without a proxy
+	unserved  unserved
+	counts    int // how often Count was called
+	// asked is the state of the stream of jobs at the latest call of Unchanged. jobs is its state before the latest
+	// count; nil if that count found jobs.
 	asked, jobs *jetstream.StreamInfo
-	// found are jobs without an entry that compare has read. It is nil outside of compare.
+	// found are the entries of jobs that read has overlooked. Only compare uses it.
 	found []entry
-	// questions is how many walks through all waiting jobs the latest search has cost the server, and searchAfter when the next
-	// search may begin.
+	// questions counts the calls of countFrom in the latest search. searchAfter is when the next search may begin.
 	questions   int
 	searchAfter time.Time
-	// swept is the sequence from which the next sweep goes on.
-	swept uint64
+	// sweptTo is the sequence from which the next sweep continues.
+	sweptTo uint64
 }
 
-// about is what the latest job that waits for a proxy at a site says about the wait.
-type about struct {
+// lastWait is from the latest job that waits for a proxy at a site.
+type lastWait struct {
 	until  uint32
 	detail string
 }
@@ -99,18 +94,17 @@ func NewCounter(c *bus.Client, cfg Config) *Counter {
 	if cfg.ReadJobs == 0 {
 		cfg.ReadJobs = readJobs
 	}
-	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}, ended: time.Now()}}
+	return &Counter{cfg: cfg, bus: c, unserved: unserved{queues: map[string]bool{}, endedAt: time.Now()}}
 }
 
-// reset forgets everything, because the sequences now belong to other jobs. The limits of the names begin again with
-// the table: indices of the old one must not be used with the new one.
+// reset forgets all jobs and the indices of names, because the sequences now belong to other jobs.
 func (c *Counter) reset() {
-	c.table, c.last, c.about = table{}, 0, map[uint32]about{}
+	c.table, c.last, c.lastWaits = table{}, 0, map[uint32]lastWait{}
 	c.queues, c.sites = newNames(maxQueues), newNames(maxSites)
 }
 
-// Count counts the jobs of all queues. Jobs that are gone, or that have come since the count began, may be
-// counted or not. It changes the table even when it fails, and the next count goes on from there.
+// Count counts the jobs of all queues. Jobs that come or end during the count may be counted or not. If it fails, the next count
+// continues where it stopped.
 //
 // Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
 func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
@@ -118,8 +112,8 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	// The epoch holds the creation time first. A last sequence below the one read means a restored backup: the
-	// sequences are given to other jobs.
+	// The epoch begins with the time of creation. A last sequence below c.last shows that the stream was restored from
+	// a backup.
 	if createdAt, _, _ := strings.Cut(state.Epoch, " "); createdAt != c.createdAt || state.LastSeq < c.last {
 		c.createdAt = createdAt
 		c.reset()
@@ -127,16 +121,7 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	c.counts++
 	c.jobs = nil
 	before := c.asked
-	end := time.Now().Add(c.cfg.Budget)
-	// The order matters: read adds the new jobs, checkPassed removes those whose time has come, which are most
-	// changes, and compare looks for what is left. Each step makes the next one cheaper.
-	if err := c.read(ctx, state.LastSeq, end); err != nil {
-		return Snapshot{}, err
-	}
-	if err := c.checkPassed(ctx, state.Now); err != nil {
-		return Snapshot{}, err
-	}
-	unread, err := c.compare(ctx, state, end)
+	unread, err := c.update(ctx, state)
 	if err != nil {
 		return Snapshot{}, err
 	}
@@ -155,6 +140,23 @@ func (c *Counter) Count(ctx context.Context) (Snapshot, error) {
 	return s, nil
 }
 
+// update makes the table agree with the stream, and returns how many jobs were not read.
+func (c *Counter) update(ctx context.Context, state bus.WaitingState) (unread uint64, err error) {
+	if state.Messages == 0 { // an idle fleet costs no further request
+		c.table, c.last = table{}, state.LastSeq
+		return 0, nil
+	}
+	end := time.Now().Add(c.cfg.Budget)
+	// Each step makes the next one cheaper: most jobs that are gone are those whose time has come.
+	if err := c.read(ctx, state.LastSeq, end); err != nil {
+		return 0, err
+	}
+	if err := c.checkPassed(ctx, state.Now); err != nil {
+		return 0, err
+	}
+	return c.compare(ctx, state, end)
+}
+
 // isIdle reports whether no queue has a job.
 func isIdle(queues map[string]*Queue) bool {
 	for _, q := range queues {
@@ -165,29 +167,29 @@ func isIdle(queues map[string]*Queue) bool {
 	return true
 }
 
-// IsUnchanged reports whether another count would find what the latest one has found: no job at all. It is one question to
-// the server. A pause of a queue is no change; Refresh shows it.
-func (c *Counter) IsUnchanged(ctx context.Context) bool {
+// Unchanged reports, with one request, whether there is still no job if the latest count found none. at is the time of the
+// answer by the server's clock. A pause of a queue is no change.
+func (c *Counter) Unchanged(ctx context.Context) (at time.Time, unchanged bool) {
 	info, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if c.asked = info; err != nil || c.jobs == nil {
-		return false
+		return time.Time{}, false
 	}
-	// A job that waits was published before, and a new queue has a new consumer.
-	return info.Created.Equal(c.jobs.Created) && info.State.LastSeq == c.jobs.State.LastSeq && info.State.Msgs == 0 && info.State.Consumers == c.jobs.State.Consumers
+	// Each job that waits was published first, and a new queue has a new consumer.
+	return info.TimeStamp.UTC(), info.Created.Equal(c.jobs.Created) && info.State.LastSeq == c.jobs.State.LastSeq && info.State.Msgs == 0 && info.State.Consumers == c.jobs.State.Consumers
 }
 
 // read reads the jobs up to a sequence that are not known yet, until a time, or until the table is full.
 func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 	for more := true; more && c.last < upTo && c.table.n < c.cfg.MaxJobs; {
-		// Not beyond upTo: a sequence behind it may get its job after it was asked for and before a later one is.
+		// Not beyond upTo: a job may get such a sequence after it was asked for, and before a later one is.
 		limit := int(min(bus.WaitingPageSize, uint64(c.cfg.MaxJobs-c.table.n), upTo-c.last))
 		last, next, err := c.bus.ReadWaiting(ctx, c.last, limit, func(job bus.WaitingJob) { c.table.add(c.entryOf(job)) })
-		// Also after an error: the jobs up to there are in the table, and must not come twice.
+		// Also after an error: the jobs up to last are in the table already.
 		c.last, more = max(c.last, last), next
 		if err != nil {
 			return err
 		}
-		// One page is read in any case, so that the count progresses even with a tiny budget.
+		// The first page is read even with a tiny budget.
 		if more && time.Now().After(end) {
 			return nil
 		}
@@ -199,60 +201,58 @@ func (c *Counter) read(ctx context.Context, upTo uint64, end time.Time) error {
 	return nil
 }
 
-// entryOf is what is remembered of a job. The reason why no proxy can be used is stored once for each site.
+// entryOf makes the entry of a job, and remembers for its site why no proxy could be used.
 func (c *Counter) entryOf(job bus.WaitingJob) entry {
 	msg := job.Message()
 	state, since, progress := jobs.StateOfWait(msg.Header.Get(jobs.HeaderProgress))
-	// Progress of an earlier version has no time. The message's own is the best that is left.
+	// Progress of an earlier version has no time.
 	if since.IsZero() {
 		since, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	}
-	e := entry{seq: job.Seq, until: seconds(job.Until), since: seconds(since), queue: uint8(c.queues.index(job.Queue)), state: stateIndex(state)}
+	e := entry{seq: job.Seq, until: unixSeconds(job.Until), since: unixSeconds(since), queue: uint8(c.queues.index(job.Queue)), state: stateIndex(state)}
 	switch state {
 	case jobs.StateSiteDown:
 		e.site = c.sites.index(msg.Header.Get(bus.HeaderSite))
-	// The header of the site is set for waits at a site only; here the body has to be decoded for the URL. A
-	// job that cannot be decoded counts without a site.
+	// Only jobs that wait for a site have the header of the site.
 	case jobs.StateNoProxy:
 		if decoded, err := jobs.Decode(job.Queue, job.ID, msg.Data); err == nil {
 			e.site = c.sites.index(decoded.Target().Site())
 		}
-		c.about[e.site] = about{until: e.until, detail: progress.Why}
+		c.lastWaits[e.site] = lastWait{until: e.until, detail: progress.Why}
 	}
 	return e
 }
 
-// checkPassed asks for the jobs whose time has passed, and forgets those that are gone. Almost all are, for the
-// server releases them. The mark and the sweep are separate, because the answers come in any order and a
-// failure must leave the table as it was.
+// checkPassed asks for the jobs whose time has passed, and removes the entries of those that are gone, which are almost
+// all. A failure leaves the table as it was.
 func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
-	limit := seconds(now.Add(-released))
+	limit := unixSeconds(now.Add(-releaseGrace))
 	var seqs []uint64
 	for i := range c.table.n {
 		e := c.table.at(i)
 		if e.until >= limit {
 			continue
 		}
-		// Marked even beyond checked: those count as released, and compare finds the few that were not.
-		e.state |= passed
-		if len(seqs) < checked {
+		// Beyond maxChecked, too: these count as released, and compare finds the few that are not.
+		e.state |= passedMark
+		if len(seqs) < maxChecked {
 			seqs = append(seqs, e.seq)
 		}
 	}
 	for part := range slices.Chunk(seqs, chunk) {
 		err := c.bus.StillWaiting(ctx, part, func(job bus.WaitingJob) {
 			if e := c.table.find(job.Seq); e != nil {
-				e.state &^= passed
+				e.state &^= passedMark
 			}
 		})
 		// A partial answer must not remove jobs of which nobody was asked.
 		if err != nil {
-			c.unpass()
+			c.unmarkPassed()
 			return err
 		}
 	}
 	for i := range c.table.n {
-		if e := c.table.at(i); e.state&passed != 0 {
+		if e := c.table.at(i); e.state&passedMark != 0 {
 			e.state = gone
 		}
 	}
@@ -260,25 +260,23 @@ func (c *Counter) checkPassed(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// passed marks a state while its job is asked for. It is the highest bit of the byte. The states are fewer than
-// ten, so it is free.
-const passed = 1 << 7
+// passedMark marks the state of an entry while its job is asked for. No state has this bit.
+const passedMark = 1 << 7
 
-// unpass takes back what checkPassed marked: the server has not answered.
-func (c *Counter) unpass() {
+// unmarkPassed removes the marks of checkPassed.
+func (c *Counter) unmarkPassed() {
 	for i := range c.table.n {
-		c.table.at(i).state &^= passed
+		c.table.at(i).state &^= passedMark
 	}
 }
 
-// seconds are those since 1970. 32 bits last until 2106 and halve the size of an entry's times.
-func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
+// unixSeconds returns the seconds since 1970, which 32 bits can hold until 2106.
+func unixSeconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
 
-// stateIndex numbers the states; zero is gone. A state that is not in the list gives zero, which is gone.
+// stateIndex numbers the states from 1. An unknown state is zero, which is gone.
 func stateIndex(state string) uint8 { return uint8(1 + slices.Index(jobs.States(), state)) }
 
-// names gives each name a number. Zero stands for names beyond limit. Numbers are never reused before reset, so an
-// entry stays valid.
+// names gives each name an index; zero for the empty name, and for names beyond limit.
 type names struct {
 	list  []string
 	known map[string]uint32
@@ -289,7 +287,7 @@ func newNames(limit int) names {
 	return names{list: []string{""}, known: map[string]uint32{}, limit: limit}
 }
 
-// The empty name has number zero as well.
+// index returns the index of a name, which may be new.
 func (n *names) index(name string) uint32 {
 	i, found := n.known[name]
 	if !found && len(n.list) < n.limit && name != "" {

@@ -1,8 +1,8 @@
 // Package waiting counts the jobs of a fleet that have not ended: by queue, by state, and by the site that they wait for.
 //
-// One worker of the fleet counts and shares a Snapshot in a bucket, so that a question costs one read, however many jobs wait and
-// however many ask. The counter reads the headers of each waiting job once and remembers 24 bytes of it. It learns that jobs are
-// gone from numbers that the server keeps, and reads single jobs only where those numbers differ from its own.
+// One worker of the fleet counts and shares a Snapshot in a bucket, so that a reader needs one request, however many jobs
+// wait and however many readers there are. The Counter reads each waiting job once and remembers 24 bytes of it. It
+// compares its numbers with those of the server, and looks for jobs that are gone only where the numbers differ.
 package waiting
 
 import (
@@ -17,16 +17,20 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// Every is the time between two snapshots. One worker counts for the fleet, so the load on the server does not
-// grow with the workers.
+// Every is the time between two snapshots.
 const Every = 5 * time.Second
 
-// IdleEvery is the time between two snapshots while the fleet is idle. It is shorter than Stale.
-const IdleEvery = 15 * time.Second
+// IdleEvery is the time between two snapshots while the fleet is idle. It is shorter than Stale. RecountEvery is the time between
+// two that are counted: those between them repeat the one before, because nothing has come since.
+const (
+	// IdleEvery is the time between two snapshots while the fleet is idle. It is shorter than Stale.
+	IdleEvery = 15 * time.Second
+	// RecountEvery is the time between two counts while the fleet is idle. The snapshots in between repeat the latest count.
+	RecountEvery = time.Minute
+)
 
-// Stale is the age from which a snapshot is not used: its leader has died or cannot store another one. It is four times
-// Every, so one slow count leaves no gap. It is only 5 s more than IdleEvery: if the leader of an idle fleet dies,
-// there are no numbers for some seconds.
+// Stale is the age from which a snapshot is not used: the worker that counts has died or cannot store another one. It is
+// four times Every, so one slow count leaves no gap.
 const Stale = 20 * time.Second
 
 // Key is the key of the snapshot in the bucket of the policy, to which workers may write.
@@ -34,13 +38,12 @@ const Key = "waiting"
 
 // Snapshot is the state of a fleet's queues at one moment.
 type Snapshot struct {
-	// At is when the counting began, by the server's clock. It is compared with the entry's creation time at
-	// the server, never with a reader's clock.
+	// At is when the count began, by the server's clock.
 	At time.Time `json:"at"`
 	// Worker is who counted.
 	Worker string `json:"worker,omitempty"`
-	// Unread is how many waiting jobs were not read: each state holds at least what is counted. It is zero once the counter has
-	// read all jobs, unless more wait than it may remember.
+	// Unread is how many waiting jobs are missing in the numbers: they were not read yet, or are more than the counter may
+	// remember.
 	Unread uint64 `json:"unread,omitempty"`
 	// Queues are those that have consumers or jobs, by name.
 	Queues []Queue `json:"queues"`
@@ -56,14 +59,14 @@ type Queue struct {
 	PausedUntil time.Time `json:"paused_until,omitzero"`
 	// Pulls is the number of open requests of workers for jobs.
 	Pulls int `json:"pulls"`
-	// Queued jobs include those that have waited and that nobody has taken since.
+	// Queued includes due jobs that no worker has taken, and Running the jobs of a dead worker until the ack wait is over.
 	Queued   uint64 `json:"queued"`
 	Running  uint64 `json:"running"`
 	Delayed  uint64 `json:"delayed"`
 	Retrying uint64 `json:"retrying"`
 	NoProxy  uint64 `json:"no_proxy"`
 	SiteDown uint64 `json:"site_down"`
-	// Overdue jobs are those of the waiting ones that the server has not released at their time.
+	// Overdue counts the waiting jobs that the server has not released at their time.
 	Overdue uint64 `json:"overdue"`
 	// Since is, by state, the time at which the oldest job of the state entered it; a state without jobs is missing.
 	Since map[string]time.Time `json:"since"`
@@ -100,6 +103,7 @@ func (q *Queue) Count(state string) uint64 {
 	return 0
 }
 
+// count returns the number of jobs in a state; nil for an unknown state.
 func (q *Queue) count(state string) *uint64 {
 	switch state {
 	case jobs.StateQueued:
@@ -118,8 +122,7 @@ func (q *Queue) count(state string) *uint64 {
 	return nil
 }
 
-// Store shares a snapshot with the fleet. Only the leader calls it, so entries never compete. The last one
-// wins.
+// Store shares a snapshot with the fleet. Only the worker that counts calls it.
 func Store(ctx context.Context, kv jetstream.KeyValue, s Snapshot) error {
 	data, err := json.Marshal(s)
 	if err != nil {
@@ -138,8 +141,8 @@ func Parse(value []byte) (Snapshot, error) {
 	return s, nil
 }
 
-// Ask reads the snapshot of the fleet. If there is none younger than Stale, it counts: it reads waiting jobs for about
-// budget, and Unread says how many it has not read. shared says that the snapshot is the fleet's.
+// Ask returns the snapshot of the fleet; then shared is true. If it cannot be read, or is Stale, Ask counts: it reads
+// waiting jobs for about budget, and Unread says how many it has not read.
 //
 // Errors: bus.ErrNotSetUp, bus.ErrPermission; any other one may pass.
 func Ask(ctx context.Context, c *bus.Client, budget time.Duration) (s Snapshot, shared bool, err error) {

@@ -1,39 +1,37 @@
 package waiting
 
 import (
+	"cmp"
 	"slices"
 	"sort"
 )
 
-// entry is what is remembered of a waiting job, in 24 bytes. The order of the fields avoids padding, because a table
-// may hold a million entries.
+// entry is what is remembered of a waiting job, in 24 bytes: the order of the fields avoids padding.
 type entry struct {
 	seq uint64
-	// until is the second of its time, and since the second in which it entered its state, both counted from 1970.
+	// until is the time of the job, and since is when it entered its state, both in seconds since 1970.
 	until, since uint32
-	site         uint32 // index of its site; zero stands for all sites without an index
-	queue        uint8  // index of its queue; zero stands for all queues without an index
-	state        uint8  // index in states; gone if the job no longer waits
+	site         uint32 // index of the site; zero for all sites without an index
+	queue        uint8  // index of the queue; zero for all queues without an index
+	state        uint8  // as stateIndex numbers it, perhaps with passedMark; gone if the job no longer waits
 }
 
 // gone marks an entry that compact removes.
 const gone = 0
 
-// chunkSize is how many entries are allocated at once. A table that grew by doubling would need three times its memory meanwhile.
+// chunkSize is how many entries are allocated at once. A table that doubled would need three times its memory meanwhile.
 const chunkSize = 1 << 13
 
-// table holds entries by their sequence. Its zero value is empty.
+// table holds entries in the order of their sequences. Its zero value is empty.
 type table struct {
-	chunks [][]entry // all of them are full but the last one
-	// n is the number of entries. Chunk i holds entries from i*chunkSize on, so an index needs no search.
-	n int
+	chunks [][]entry // all but the last one are full
+	n      int       // entries
 }
 
-// The pointer is valid until the next compact.
+// at returns the entry of an index. The pointer is valid until the next compact.
 func (t *table) at(i int) *entry { return &t.chunks[i/chunkSize][i%chunkSize] }
 
-// add appends an entry, whose sequence is higher than all others. The order by sequence is what from and find
-// rely on.
+// add appends an entry, whose sequence must be higher than all others.
 func (t *table) add(e entry) {
 	if t.n == len(t.chunks)*chunkSize {
 		t.chunks = append(t.chunks, make([]entry, 0, chunkSize))
@@ -43,8 +41,7 @@ func (t *table) add(e entry) {
 	t.n++
 }
 
-// from returns the index of the first entry whose sequence is seq or higher. It is a binary search, since the
-// entries are ordered by sequence.
+// from returns the index of the first entry whose sequence is seq or higher.
 func (t *table) from(seq uint64) int {
 	return sort.Search(t.n, func(i int) bool { return t.at(i).seq >= seq })
 }
@@ -57,8 +54,7 @@ func (t *table) find(seq uint64) *entry {
 	return nil
 }
 
-// compact removes the entries that are gone and adds others, which may be anywhere. It works in place and keeps
-// the order: an entry only moves to a lower index.
+// compact removes the entries that are gone, in place, and adds others, whose sequences may be lower.
 func (t *table) compact(added []entry) {
 	kept := 0
 	for i := range t.n {
@@ -78,9 +74,10 @@ func (t *table) compact(added []entry) {
 	t.sort()
 }
 
+// truncate keeps the first n entries.
 func (t *table) truncate(n int) {
 	full := (n + chunkSize - 1) / chunkSize
-	// Dropped chunks are cleared, so that their memory is freed although the slice keeps its capacity.
+	// The slice keeps its capacity, so the dropped chunks are cleared to free their memory.
 	clear(t.chunks[full:])
 	t.chunks, t.n = t.chunks[:full], n
 	if n%chunkSize != 0 {
@@ -88,19 +85,11 @@ func (t *table) truncate(n int) {
 	}
 }
 
-// sort is for the rare case that a job was overlooked before.
+// sort restores the order. It needs twice the memory for a moment, but is rare: read has overlooked a job.
 func (t *table) sort() {
 	// It needs twice the memory for a moment, unlike compact.
 	all := slices.Concat(t.chunks...)
-	slices.SortFunc(all, func(a, b entry) int {
-		switch {
-		case a.seq < b.seq:
-			return -1
-		case a.seq > b.seq:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(all, func(a, b entry) int { return cmp.Compare(a.seq, b.seq) })
 	*t = table{}
 	for _, e := range all {
 		t.add(e)

@@ -15,47 +15,48 @@ import (
 // unserved is what a Counter knows about queues without consumers. The server does not name these queues, so the jobs
 // have to be read, a bounded number in each count.
 type unserved struct {
-	// queues are the queues that were found and have jobs. The server counts these jobs in each count.
+	// queues are the queues that were found. Each count asks the server for the number of their jobs.
 	queues map[string]bool
-	// other counts the jobs of queues that no request can count: queues beyond maxUnserved, and names that would be a
-	// wildcard. It is the result of the latest complete reading; read is that of the current one so far.
+	// other is how many jobs of other queues the latest complete reading found: of queues beyond maxUnserved, and of
+	// names that would be a wildcard in a request. read is how many the current reading has found.
 	other, read uint64
 	// after is the sequence after which the next page begins.
 	after uint64
-	// began is when the current reading began; zero between two readings. whole says that it began at the first job.
-	began time.Time
-	whole bool
+	// startedAt is when the current reading began; zero between two readings. fromStart says that it began at the first job.
+	startedAt time.Time
+	fromStart bool
 	// exact says that all jobs were known at the latest count.
 	exact bool
-	// ended is when the latest reading ended or all jobs were known. The next reading begins rest after it at the
-	// earliest.
-	ended time.Time
-	rest  time.Duration
-	// differed is for how many counts in a row there were other numbers of jobs than of known jobs. Jobs that came or ended
-	// during a count make no difference. moved says that there were some in the latest count.
-	differed int
-	moved    bool
+	// endedAt is when the latest reading ended or all jobs were known. The next one begins pause later at the earliest.
+	endedAt time.Time
+	pause   time.Duration
+	// differing is in how many counts in a row, the latest one included, the stream had more or fewer jobs than were
+	// known, beyond those that came or ended during the count. differingSince is when the first of these counts ended.
+	// isMoving says that jobs came or ended during the latest count.
+	differing      int
+	differingSince time.Time
+	isMoving       bool
 }
 
 const (
-	// maxUnserved is how many queues without consumers are counted by themselves. Misspelt names are unbounded, and
-	// each one costs a question in every count.
+	// maxUnserved bounds the queues without consumers that are counted singly, because each costs a request in every count.
 	maxUnserved = 32
-	// readJobs is how many queued jobs one count reads to find such queues, and readBudget about for how long. A million jobs are
-	// read within 40 counts.
+	// readJobs and readBudget bound the queued jobs that one count reads to find such queues, and the time for it. A
+	// million jobs are read in 40 counts.
 	readJobs   = 25_000
 	readBudget = 500 * time.Millisecond
-	// Between two readings passes the time that the first one took, and at least minRest. Failures double it up to maxRest.
-	minRest = 5 * time.Second
-	maxRest = 5 * time.Minute
-	// While jobs come and end during each count, a few jobs of such a queue may stay unnoticed. Then all jobs are read
-	// after a pause of busyRest times the usual one, and at least maxRest.
-	busyRest = 20
+	// The pause between two readings is as long as the first one took, but at least minPause. Failures double it up to
+	// maxPause.
+	minPause = 5 * time.Second
+	maxPause = 5 * time.Minute
+	// busyFactor: without a difference, all jobs are read after so many times the pause, but at least maxPause.
+	busyFactor = 20
+	// movingTime is for how long a difference must last while jobs come and end.
+	movingTime = time.Second
 )
 
-// addUnserved counts the jobs that no consumer knows: those of queues without workers, such as misspelt ones. known is
-// the number of jobs that consumers have reported, and before is the state of the stream before they were asked; it may
-// be nil.
+// addUnserved counts the jobs that no consumer knows: those of queues without workers, such as misspelt ones. known is how
+// many jobs the consumers have reported. before is the state of the stream before they were asked; nil for its state now.
 func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, known uint64, before *jetstream.StreamInfo) error {
 	after, err := c.bus.StreamInfo(ctx, c.bus.Names().Stream("JOBS"))
 	if err != nil {
@@ -78,17 +79,17 @@ func (c *Counter) addUnserved(ctx context.Context, queues map[string]*Queue, kno
 	}
 	fewest, most := jobsBetween(before.State, after.State)
 	known += l.other
-	l.moved = fewest != most
-	if known < fewest || known > most {
-		l.differed++
-	} else {
-		l.differed = 0
+	l.isMoving = fewest != most
+	if known >= fewest && known <= most {
+		l.differing = 0
+	} else if l.differing++; l.differing == 1 {
+		l.differingSince = time.Now()
 	}
 	l.exact = known == fewest && known == most
 	switch {
 	case l.exact:
-		// All jobs so far are known, so those of a queue that has not been found can only follow.
-		l.after, l.began, l.ended, l.rest = after.State.LastSeq, time.Time{}, time.Now(), 0
+		// A job of a queue that was not found can only follow.
+		l.after, l.startedAt, l.endedAt, l.pause = after.State.LastSeq, time.Time{}, time.Now(), 0
 	case c.mustRead():
 		c.readUnserved(ctx, queues)
 	}
@@ -108,12 +109,12 @@ func (c *Counter) jobsBefore(ctx context.Context) (*jetstream.StreamInfo, error)
 func jobsBetween(before, after jetstream.StreamState) (fewest, most uint64) {
 	came := after.LastSeq - min(before.LastSeq, after.LastSeq)
 	most = before.Msgs + came
-	// The fewest are there if all that ended did so before the others came.
+	// There were the fewest if all jobs that ended did so before the others came.
 	ended := most - min(after.Msgs, most)
 	return before.Msgs - min(ended, before.Msgs), most
 }
 
-// countUnserved adds the jobs of a queue that was found. It forgets a queue that has none, or whose consumers count them now.
+// countUnserved adds the jobs of a queue that was found. It forgets a queue without jobs, and one that has consumers by now.
 func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, name string) (n uint64, err error) {
 	var oldest time.Time
 	if q := queues[name]; q == nil || !q.Served {
@@ -127,39 +128,40 @@ func (c *Counter) countUnserved(ctx context.Context, queues map[string]*Queue, n
 	}
 	q := queueOf(queues, name)
 	q.Queued += n
-	// No worker takes these jobs, so an alert about their age is the only sign of a misspelt queue.
-	q.note(jobs.StateQueued, oldest)
+	q.noteOldest(jobs.StateQueued, oldest)
 	return n, nil
 }
 
-// mustRead reports whether jobs are read to find queues. A difference must last for three counts, because the consumers
-// answer one after the other, and for six while jobs come, because the server tells its consumers of them a moment later. The
-// first count has no history, and who counts only once must see such a queue, too. Without a difference, a few jobs of such a
-// queue may hide among the jobs that come and end during each count: after a long pause all jobs are read.
+// mustRead reports whether jobs are read to find queues: while a reading goes on, or if a difference lasts for three
+// counts, because the consumers answer one after the other. While jobs come and end it has to last for six counts and for
+// movingTime, because the server updates its consumers a moment later. In the first count any difference is enough, because
+// some callers count only once.
+//
+// Without a difference, jobs of such a queue may hide among those that come and end: all jobs are read after a long pause.
 func (c *Counter) mustRead() bool {
 	l := &c.unserved
 	lasting := 3
 	switch {
 	case c.counts == 1:
 		lasting = 1
-	case l.moved:
+	case l.isMoving:
 		lasting = 6
 	}
-	lasts := l.differed >= lasting
-	pause := time.Since(l.ended)
-	return !l.began.IsZero() || lasts && pause >= l.rest || pause >= max(maxRest, busyRest*l.rest)
+	lasts := l.differing >= lasting && (lasting == 1 || !l.isMoving || time.Since(l.differingSince) >= movingTime)
+	elapsed := time.Since(l.endedAt)
+	return !l.startedAt.IsZero() || lasts && elapsed >= l.pause || elapsed >= max(maxPause, busyFactor*l.pause)
 }
 
-// readUnserved reads some jobs and adds the queues without consumers among them. Without an answer of the server the queues stay
-// as they were: nothing else of the count depends on them.
+// readUnserved reads some jobs, and adds the queues without consumers that it finds. An error only postpones the reading:
+// nothing else of the count depends on it.
 func (c *Counter) readUnserved(ctx context.Context, queues map[string]*Queue) {
 	l := &c.unserved
-	if l.began.IsZero() {
-		l.began, l.whole, l.read = time.Now(), l.after == 0, 0
+	if l.startedAt.IsZero() {
+		l.startedAt, l.fromStart, l.read = time.Now(), l.after == 0, 0
 	}
 	var found []string
 	last, more, err := c.bus.ReadQueued(ctx, l.after, c.cfg.ReadJobs, readBudget, func(queue string) {
-		if q := queues[queue]; (q == nil || !q.Served) && c.find(queue) {
+		if q := queues[queue]; (q == nil || !q.Served) && c.addUnservedQueue(queue) {
 			found = append(found, queue)
 		}
 	})
@@ -170,7 +172,7 @@ func (c *Counter) readUnserved(ctx context.Context, queues map[string]*Queue) {
 	}
 	switch {
 	case err != nil:
-		l.began, l.ended, l.rest = time.Time{}, time.Now(), min(max(2*l.rest, minRest), maxRest)
+		l.startedAt, l.endedAt, l.pause = time.Time{}, time.Now(), min(max(2*l.pause, minPause), maxPause)
 	case more:
 		l.after = last
 	default:
@@ -178,8 +180,8 @@ func (c *Counter) readUnserved(ctx context.Context, queues map[string]*Queue) {
 	}
 }
 
-// find records the queue of a job that was read, and reports whether it is new.
-func (c *Counter) find(queue string) bool {
+// addUnservedQueue records the queue of a job that was read, and reports whether it is new.
+func (c *Counter) addUnservedQueue(queue string) bool {
 	l := &c.unserved
 	switch {
 	case l.queues[queue]:
@@ -192,15 +194,14 @@ func (c *Counter) find(queue string) bool {
 	return false
 }
 
-// finish ends a reading that has come to the last job. If there is still a difference later, the next one begins at the first
-// job.
+// finish ends a reading that has come to the last job. The next one begins at the first job.
 func (l *unserved) finish(queues map[string]*Queue) {
-	if !l.whole {
+	if !l.fromStart {
 		l.read += l.other
 	}
 	if l.other = l.read; l.other > 0 {
 		queueOf(queues, OtherQueues).Queued = l.other
 	}
-	l.ended, l.rest = time.Now(), max(minRest, time.Since(l.began))
-	l.after, l.began = 0, time.Time{}
+	l.endedAt, l.pause = time.Now(), max(minPause, time.Since(l.startedAt))
+	l.after, l.startedAt = 0, time.Time{}
 }

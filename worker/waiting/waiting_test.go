@@ -22,6 +22,7 @@ import (
 // world is an installation whose jobs wait.
 type world struct {
 	*testing.T
+	nats   *testenv.NATS
 	bus    *bus.Client
 	stream *stream.Client
 	luck   *rand.Rand
@@ -35,11 +36,12 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := bus.New(testenv.StartNATS(t, nil).Connect(), names)
+	server := testenv.StartNATS(t, nil)
+	b, err := bus.New(server.Connect(), names)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, bus: b, stream: stream.New(b), luck: rand.New(rand.NewPCG(1, 2))}
+	w := &world{T: t, nats: server, bus: b, stream: stream.New(b), luck: rand.New(rand.NewPCG(1, 2))}
 	w.must(b.Ensure(w.soon(), bus.Settings{Queues: []string{"default", "low"}}))
 	return w
 }
@@ -74,12 +76,12 @@ func (w *world) park(state string) {
 		p.WaitingSince, p.Why = since, "31 of 37 proxies cool down"
 	case jobs.StateSiteDown:
 		p.SiteSince = since
-		_, err := w.stream.WaitForSite(w.soon(), site, key.Queue, key.ID, 0, []byte("http://"+site+"/"), p, time.Now().Add(time.Hour))
+		_, err := w.stream.WaitForSite(w.soon(), site, key.Queue, key.ID, 0, []byte("http://"+site+"/"), &p, time.Now().Add(time.Hour))
 		w.must(err)
 		w.open = append(w.open, key)
 		return
 	}
-	_, err := w.stream.Schedule(w.soon(), key.Queue, key.ID, []byte("http://"+site+"/"), p, time.Now().Add(time.Hour))
+	_, err := w.stream.Schedule(w.soon(), key.Queue, key.ID, []byte("http://"+site+"/"), &p, time.Now().Add(time.Hour))
 	w.must(err)
 	w.open = append(w.open, key)
 }
@@ -184,6 +186,19 @@ func TestACounterThatStartsLaterCountsTheSame(t *testing.T) {
 	w.check("first count", w.count(waiting.NewCounter(w.bus, waiting.Config{})))
 }
 
+// TestJobsThatAreGoneAmongOverlookedOnesAreForgotten: the search that finds the overlooked jobs leaves no entry of a job that is
+// gone, or the count is too high.
+func TestJobsThatAreGoneAmongOverlookedOnesAreForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.parkMany(10)
+	c := waiting.NewCounter(w.bus, waiting.Config{})
+	w.check("all", w.count(c))
+	c.Overlook(7)
+	w.remove(2, 4)
+	w.check("two gone, three overlooked", w.count(c))
+}
+
 func TestMoreJobsThanACounterRemembersAreSaidToBeThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -241,7 +256,7 @@ func TestJobsThatWaitForOneThingAreOneReason(t *testing.T) {
 	next := time.Now().Add(5 * time.Minute).UTC().Truncate(time.Second)
 	for i := range 150 {
 		p := jobs.Progress{WaitingSince: since.Add(time.Duration(i) * time.Second), Why: "31 of 37 proxies cool down"}
-		_, err := w.stream.Schedule(w.soon(), "low", fmt.Sprint("j", i), []byte("http://captcha.test/"), p, next.Add(time.Duration(i)*time.Second))
+		_, err := w.stream.Schedule(w.soon(), "low", fmt.Sprint("j", i), []byte("http://captcha.test/"), &p, next.Add(time.Duration(i)*time.Second))
 		w.must(err)
 	}
 	s := w.count(waiting.NewCounter(w.bus, waiting.Config{}))
@@ -260,7 +275,7 @@ func TestAJobThatTheServerDoesNotReleaseIsOverdue(t *testing.T) {
 	w := newWorld(t)
 	// A message without a time counts as if its time had been when it was stored, and the server never releases it.
 	w.must(w.bus.PublishOnce(w.soon(), &nats.Msg{Subject: w.bus.Names().ScheduledJob("low", "forgotten"), Header: nats.Header{}, Data: []byte("http://shop.test/")}))
-	_, err := w.stream.Schedule(w.soon(), "low", "soon", []byte("http://shop.test/"), jobs.Progress{}, time.Now().Add(time.Second))
+	_, err := w.stream.Schedule(w.soon(), "low", "soon", []byte("http://shop.test/"), &jobs.Progress{}, time.Now().Add(time.Second))
 	w.must(err)
 	c := waiting.NewCounter(w.bus, waiting.Config{})
 	testenv.Eventually(t, "one overdue job, and none that waits beside it", func() bool {
@@ -381,19 +396,23 @@ func TestTheNumbersOfAnIdleFleetStayUntilAJobOrAQueueComes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := waiting.NewCounter(w.bus, waiting.Config{})
-	if c.IsUnchanged(w.soon()) {
+	if _, same := c.Unchanged(w.soon()); same {
 		t.Error("unchanged before the first count")
 	}
 	unchanged := func(when string, want bool) {
 		t.Helper()
 		w.count(c)
-		if got := c.IsUnchanged(w.soon()); got != want {
+		at, got := c.Unchanged(w.soon())
+		if got != want {
 			t.Errorf("%s: unchanged is %t after a count, want %t", when, got, want)
+		}
+		if want && time.Since(at).Abs() > 5*time.Second {
+			t.Errorf("%s: the server said so at %s, want now", when, at)
 		}
 	}
 	changed := func(by string) {
 		t.Helper()
-		if c.IsUnchanged(w.soon()) {
+		if _, same := c.Unchanged(w.soon()); same {
 			t.Errorf("unchanged after %s", by)
 		}
 	}
@@ -408,4 +427,25 @@ func TestTheNumbersOfAnIdleFleetStayUntilAJobOrAQueueComes(t *testing.T) {
 	unchanged("an empty queue again", true)
 	w.parkMany(1)
 	unchanged("a waiting job", false)
+}
+
+// TestACountWithoutWaitingJobsIsFourQuestions has jobs that waited before: the counter must forget them and learn of new ones.
+func TestACountWithoutWaitingJobsIsFourQuestions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	traffic := w.nats.Trace("")
+	counting, err := bus.New(w.nats.Connect(), w.bus.Names())
+	w.must(err)
+	c := waiting.NewCounter(counting, waiting.Config{})
+	w.parkMany(20)
+	w.check("jobs that wait", w.count(c))
+	w.must(w.bus.PurgeStream(w.soon(), w.bus.Names().Stream("RETRIES")))
+	traffic.Sent()
+	s := w.count(c)
+	if sent := traffic.Sent(); len(sent) != 4 {
+		t.Errorf("a count asks %v, want both streams and the consumers of both", sent)
+	}
+	w.check("no job waits", s)
+	w.parkMany(10)
+	w.check("jobs wait again", w.count(c))
 }

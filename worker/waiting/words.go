@@ -8,8 +8,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// OldestSeconds is how long the oldest job of each state has been in it; a state without jobs has zero. Every
-// state is in the map: a metric that disappears looks like a scrape that failed.
+// OldestSeconds returns for how long the oldest job of each state has been in it; zero for a state without jobs. Every
+// state is in the map, because a metric that disappears looks like a failed scrape.
 func (q *Queue) OldestSeconds(now time.Time) map[string]float64 {
 	out := map[string]float64{}
 	for _, state := range jobs.States() {
@@ -22,7 +22,7 @@ func (q *Queue) OldestSeconds(now time.Time) map[string]float64 {
 	return out
 }
 
-// Oldest is since when the oldest job of the queue has been in its state, and zero for a queue without jobs.
+// Oldest returns since when the oldest job of the queue has been in its state; zero for a queue without jobs.
 func (q *Queue) Oldest() (since time.Time) {
 	for _, at := range q.Since {
 		if since.IsZero() || at.Before(since) {

@@ -1,7 +1,7 @@
 // Command go is a client of gofer in Go. It submits jobs with headers and a session, waits for their results, reads a large body
 // from the object store, follows results with a durable consumer, and replays a dead letter.
 //
-//	go run ./jobs/examples/go nats://127.0.0.1:4222 http://shop.test
+//	go run ./jobs/examples/go nats://127.0.0.1:4222 http://SITE # which needs /ok, /bytes/600000 and, with that status, /status/503
 package main
 
 import (
@@ -26,9 +26,8 @@ func main() {
 	page := must(c.Fetch(ctx, jobs.Job{URL: site + "/ok", Headers: jobs.Headers{"Accept-Language": {"en"}}, Proxy: cart}))
 	fmt.Println("page:", page.Outcome, page.Status)
 
-	large := must(c.Fetch(ctx, jobs.Job{URL: site + "/bytes/600000"}))
-	body := must(c.Body(ctx, large)) // of more than 512 KiB, so it is in the object store; its end checks the digest
-	fmt.Println("large:", len(must(io.ReadAll(body))))
+	large := must(c.Fetch(ctx, jobs.Job{URL: site + "/bytes/600000"}))     // a body above 512 KiB is kept in the object store
+	fmt.Println("large:", len(must(io.ReadAll(must(c.Body(ctx, large)))))) // the end of the body checks the digest
 
 	followed, stop := context.WithCancel(ctx)
 	defer stop()
@@ -43,6 +42,7 @@ func main() {
 		panic(err)
 	}
 
+	defer time.AfterFunc(time.Minute, func() { panic("no dead letter within 60 s: does /status/503 of the site answer 503?") }).Stop()
 	failed := must(c.Fetch(ctx, jobs.Job{URL: site + "/status/503", Retry: &jobs.Override{MaxAttempts: new(1)}}))
 	letter, err := client.DeadLetter{}, client.ErrNotFound
 	for errors.Is(err, client.ErrNotFound) { // it follows the result

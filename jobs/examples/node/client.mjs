@@ -1,6 +1,7 @@
 // A client of gofer in Node. It submits jobs with headers and a session, waits for their results, reads a large body from the object
 // store, follows results with a durable consumer, and replays a dead letter.
-// usage: npm ci && node client.mjs nats://127.0.0.1:4222 http://shop.test
+// usage: npm ci && node client.mjs nats://127.0.0.1:4222 http://SITE
+// The site needs the paths /ok, /bytes/600000 with so many bytes, and /status/503 with that status.
 import { connect, headers, nuid } from "@nats-io/transport-node";
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";

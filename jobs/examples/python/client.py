@@ -1,5 +1,5 @@
 """A client of gofer with nothing but the standard library: it submits a job with headers and a session, waits for its result, and
-follows results with a durable consumer. usage: client.py nats://127.0.0.1:4222 http://shop.test"""
+follows results with a durable consumer. usage: client.py nats://127.0.0.1:4222 http://SITE, which needs /ok"""
 
 import json
 import socket
@@ -30,16 +30,14 @@ def receive():
             size = int(words.pop()) if verb == "HMSG" else 0
             data = wire.read(total + 2)[:-2]
             headers = dict(line.split(":", 1) for line in data[:size].decode().split("\r\n") if ":" in line)
-            reply = words[2] if len(words) > 2 else ""
-            return words[0], reply, {k: v.strip() for k, v in headers.items()}, data[size:]
+            return words[0], words[2] if len(words) > 2 else "", {k: v.strip() for k, v in headers.items()}, data[size:]
 
 
 wire.readline()  # INFO
 send('CONNECT {"verbose":false,"headers":true,"no_responders":true,"lang":"python","version":"1"}')
 job_id = "py-%d" % time.time_ns()
 result = "gofer.results.default." + job_id
-send("SUB " + result + " 1")
-send("SUB _INBOX." + job_id + ".> 2")
+send("SUB %s 1\r\nSUB _INBOX.%s.> 2" % (result, job_id))
 
 # All jobs of a session go through one proxy while that works.
 job = json.dumps({"url": site + "/ok", "headers": {"Accept-Language": "en"}, "proxy": {"session": "cart-7"}}).encode()
@@ -54,7 +52,9 @@ while outcome is None:
 print("page:", outcome["Gofer-Outcome"], outcome["Gofer-Status"])
 
 while subject != result or not reply:  # gofer setup prepares the durable reader
-    send("PUB $JS.API.CONSUMER.MSG.NEXT.GOFER_RESULTS.reader _INBOX.%s.next 1" % job_id, b"1")
+    send("PUB $JS.API.CONSUMER.MSG.NEXT.GOFER_RESULTS.reader _INBOX.%s.next 33" % job_id, b'{"batch":1,"expires":60000000000}')
     subject, reply, headers, payload = receive()
+    if subject.endswith(".next"):  # a status in place of a message
+        sys.exit("the reader brought nothing within 60 s: does it exist, and does nobody else read with it?")
     send("PUB %s 4" % reply, b"+ACK")  # a result that was acked comes to nobody else
 print("followed:", headers["Gofer-Outcome"])

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A client of gofer with the nats command. It submits jobs with headers and a session, waits for their results, reads a large body
 # from the object store, follows results with a durable consumer, and replays a dead letter.
-# usage: client.sh nats://127.0.0.1:4222 http://shop.test
+# usage: client.sh nats://127.0.0.1:4222 http://SITE
+# The site needs the paths /ok, /bytes/600000 with so many bytes, and /status/503 with that status.
 set -euo pipefail
 export NATS_URL=$1
 site=$2

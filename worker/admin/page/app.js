@@ -23,7 +23,10 @@ function choose(changes) {
 // follow does what the address says.
 async function follow() {
   const c = choice();
-  if ((c.worker || "") !== watched) connect();
+  if ((c.worker || "") !== watched) {
+    tables.rewind();
+    connect();
+  }
   $("group-dead").value = ["reason", "site", "queue"].includes(c.dead) ? c.dead : "";
   if ($("find-proxy") !== document.activeElement) $("find-proxy").value = c.search || "";
   for (const b of $("ranges").children) b.setAttribute("aria-pressed", String(b.dataset.range === rangeOf(c)));
@@ -96,19 +99,24 @@ function showTiles(s) {
   const rate = total(lately) / (3 * r.step);
   const slots = s.slots ? `${number.format(s.in_flight)} of ${number.format(s.slots)} slots busy` : "";
   const waiting = s.queues.reduce((n, q) => n + q.queued + Object.values(q.waiting || {}).reduce((a, b) => a + b, 0), 0);
-  const stuck = s.queues.reduce((n, q) => n + (q.waiting?.no_proxy || 0) + (q.waiting?.site_down || 0), 0);
-  tile("rate", number.format(rate), slots, rate === 0 && waiting > 0 && s.in_flight === 0 ? "warn" : "", r.jobs.map(total));
+  const counted = (why) => s.queues.reduce((n, q) => n + (q.waiting?.[why] || 0), 0);
+  const stuck = counted("no_proxy") + counted("site_down");
+  const awaited = [counted("no_proxy") && "a proxy", counted("site_down") && "a site"].filter(Boolean).join(" or ");
+  const stands = s.queues.some((q) => q.queued > 0) && s.in_flight === 0; // a job that waits for its time needs no slot yet
+  tile("rate", number.format(rate), slots, rate === 0 && stands ? "warn" : "", r.jobs.map(total));
   const good = jobs ? ended[0] / jobs : 0;
   tile("success", share(ended[0], jobs), jobs ? `of ${number.format(jobs)} jobs, ${number.format(r.failed)} failed` : "no job ended", jobs < 10 ? "" : good >= 0.95 ? "good" : good >= 0.8 ? "warn" : "bad",
     r.jobs.map((step) => (total(step) ? step[0] / total(step) : null)));
   const p95 = r.total_p95;
   tile("p95", p95 ? (p95 < 1000 ? `${number.format(p95)} ms` : `${number.format(p95 / 1000)} s`) : "–", "from first attempt to end", !p95 ? "" : p95 < 10000 ? "good" : p95 < 30000 ? "warn" : "bad", r.p95.map((ms) => ms || null));
-  remember(trend.waiting, waiting);
-  tile("waiting", number.format(waiting), stuck ? `${number.format(stuck)} for a proxy or a site` : "in all queues", stuck ? "warn" : "", trend.waiting);
+  const cut = tables.isCut(s);
+  if (!cut) remember(trend.waiting, waiting);
+  if (cut) tile("waiting", "–", "not known without NATS", "", trend.waiting);
+  else tile("waiting", number.format(waiting), stuck ? `${number.format(stuck)} for ${awaited}` : "in all queues", stuck ? "warn" : "", trend.waiting);
   if (s.dead_count !== null) remember(trend.dead, s.dead_count);
   const newest = s.dead.map((g) => g.newest).sort().at(-1);
   const fresh = newest && Date.parse(s.at) - Date.parse(newest) < 3_600_000;
-  tile("dead", s.dead_count === null ? "–" : number.format(s.dead_count), fresh ? "new ones in the last hour" : s.dead_count ? "none in the last hour" : "", fresh ? "warn" : s.dead_count === 0 ? "good" : "", trend.dead);
+  tile("dead", s.dead_count === null ? "–" : number.format(s.dead_count), s.dead_count === null ? (cut ? "not known without NATS" : "not counted yet") : fresh ? "new ones in the last hour" : s.dead_count ? "none in the last hour" : "none kept", fresh ? "warn" : s.dead_count === 0 ? "good" : "", trend.dead);
 }
 
 function remember(list, value) {

@@ -17,18 +17,34 @@ export function setUp(changed) {
 
 const isURL = (text) => /^https?:\/\//i.test(text);
 
-// open shows a job, "queue/id" or "id", or the jobs of a URL.
+// listed is how the address names the jobs of a queue in one state; neither a queue nor an id has a colon.
+const listed = /^([a-z0-9_-]{1,32}):(queued|running|delayed|retrying|no_proxy|site_down)$/;
+const listLimit = 100;
+
+function titleOf(text) {
+  const list = listed.exec(text);
+  if (list) return `Jobs of queue ${list[1]}: ${list[2].replaceAll("_", " ")}`;
+  return isURL(text) ? `Jobs of ${text}` : `Job ${text}`;
+}
+
+// open shows a job, "queue/id" or "id", the jobs of a URL, or those of "queue:state".
 export async function open(text) {
   text = text.trim();
   if (!text || text === shown) return;
   shown = text;
-  put("job-name", isURL(text) ? `Jobs of ${text}` : `Job ${text}`);
+  put("job-name", titleOf(text));
   $("job-body").replaceChildren(make("p", "looking for it …", "quiet"));
   if (!$("job").open) $("job").showModal();
   try {
     if (isURL(text)) {
       const answer = await get("jobs?url=" + encodeURIComponent(text));
       if (shown === text) chooseOf(answer);
+      return;
+    }
+    const list = listed.exec(text);
+    if (list) {
+      const answer = await get(`jobs?queue=${list[1]}&state=${list[2]}&limit=${listLimit}`);
+      if (shown === text) listOf(answer, list[1], list[2]);
       return;
     }
     const found = text.includes("/") ? [text] : (await get("jobs?id=" + encodeURIComponent(text))).jobs.map((j) => `${j.queue}/${j.id}`);
@@ -60,13 +76,24 @@ function choose(id, found) {
 // chooseOf offers the jobs of a URL, and says how far the search for them has come.
 function chooseOf(answer) {
   const far = `The search has looked at ${number.format(answer.looked)} of about ${number.format(answer.total)} jobs, results and dead letters.${answer.partial ? " There may be other jobs of this URL." : ""} A job that has ended is found by the URL where it ended, after redirects, and by its own URL only while its dead letter is kept.`;
+  $("job-body").replaceChildren(make("p", answer.jobs.length ? "Jobs of this URL, the oldest first:" : "No job of this URL was found."), items(answer.jobs), make("p", far, "quiet"));
+}
+
+// listOf offers the jobs of a queue that are in one state.
+function listOf(answer, queue, state) {
+  const more = answer.partial || answer.jobs.length === listLimit ? `There may be more: gofer jobs ls --queue ${queue} --state ${state} --limit N lists them.` : "";
+  $("job-body").replaceChildren(make("p", answer.jobs.length ? "The oldest first:" : "None now."), items(answer.jobs), make("p", more, "quiet"));
+}
+
+function items(jobs) {
   const list = make("ul", undefined, "found");
-  for (const j of answer.jobs) {
+  for (const j of jobs) {
     const item = make("li");
-    item.append(button(`${j.queue}/${j.id}`, () => open(`${j.queue}/${j.id}`)), make("span", ` ${j.state.replaceAll("_", " ")} since `), at(j.since, true));
+    item.append(button(`${j.queue}/${j.id}`, () => open(`${j.queue}/${j.id}`)), make("span", `${j.site ? ` ${j.site},` : ""} ${j.state.replaceAll("_", " ")} since `), at(j.since, true));
+    if (j.until) item.append(make("span", ", until "), at(j.until, true));
     list.append(item);
   }
-  $("job-body").replaceChildren(make("p", answer.jobs.length ? "Jobs of this URL, the oldest first:" : "No job of this URL was found."), list, make("p", far, "quiet"));
+  return list;
 }
 
 async function tell(name) {

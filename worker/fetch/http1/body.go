@@ -92,7 +92,7 @@ func (b *body) skipTrailer() error {
 			b.endIsCertain = false
 			return nil
 		}
-		// A trailer field was there. begun tells that the line was longer than the buffer, so its rest is no
+		// A trailer field was there. begun means that the line was longer than the buffer, so its rest is no
 		// empty line.
 		b.endIsCertain, begun = false, err != nil
 	}

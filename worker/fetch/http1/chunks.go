@@ -60,7 +60,9 @@ func (c *chunks) next() error {
 	if err != nil {
 		return err
 	}
-	text, _, _ := bytes.Cut(line, []byte(";")) // an extension follows
+	text, extension, _ := bytes.Cut(line, []byte(";"))
+	// A CR ends the line for some readers. curl and browsers take one within an extension.
+	c.ambiguous = c.ambiguous || bytes.IndexByte(extension, '\r') >= 0
 	digits := bytes.TrimRight(text, " \t")
 	// Blanks before the end of the line are tolerated, as by curl, and make it ambiguous.
 	c.ambiguous = c.ambiguous || len(digits) < len(text)
@@ -77,9 +79,14 @@ func (c *chunks) next() error {
 	return nil
 }
 
-// line reads a line, without its end.
+// line reads a line of at most maxExcess bytes, without its end. It is valid until the next read.
 func (c *chunks) line() ([]byte, error) {
 	line, err := c.in.ReadSlice('\n')
+	var begin []byte // of a line that is longer than the reader's buffer
+	for errors.Is(err, bufio.ErrBufferFull) && len(begin) < maxExcess {
+		begin = append(begin, line...)
+		line, err = c.in.ReadSlice('\n')
+	}
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, io.ErrUnexpectedEOF
@@ -88,13 +95,13 @@ func (c *chunks) line() ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
+	if begin != nil {
+		begin = append(begin, line...)
+		line = begin
+	}
 	line = line[:len(line)-1]
 	whole, ended := bytes.CutSuffix(line, []byte("\r"))
 	c.ambiguous = c.ambiguous || !ended
-	// A CR within the line ends it for some readers.
-	if bytes.IndexByte(whole, '\r') >= 0 {
-		return nil, ErrChunks
-	}
 	return whole, nil
 }
 

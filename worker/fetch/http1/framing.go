@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -35,15 +36,20 @@ func (h *head) response(b *body) *Response {
 	}
 }
 
-// response finds where the body ends (RFC 9112, 6.3). ambiguous tells that readers may disagree about the heads before it, so
-// that the connection is not to be used again.
+// response finds where the body ends (RFC 9112, 6.3). ambiguous means that readers may disagree about the heads before it, so
+// that the connection is not to be used again. Where there is no body, what is said of it is no error; an unknown coding is an
+// error only for who reads the body.
 func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error) {
+	chunked, ambiguousCoding, codingErr := h.chunked()
 	length, ambiguousLength, err := h.length()
-	if err != nil {
-		return nil, err
-	}
-	chunked, ambiguousCoding, err := h.chunked()
-	if err != nil {
+	// The request decides: such a response has no body, whatever its head says.
+	unasked := req.Method == http.MethodHead || req.Method == http.MethodConnect && h.status/100 == 2
+	bodiless := h.status == http.StatusNoContent || h.status == http.StatusNotModified
+	switch {
+	// Lengths mean nothing beside chunks or without a body.
+	case err != nil && (unasked || bodiless), chunked && errors.Is(err, ErrLengths):
+		length, ambiguousLength = -1, true
+	case err != nil:
 		return nil, err
 	}
 	b := &body{conn: c, left: length}
@@ -52,15 +58,15 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 	if chunked {
 		resp.TransferEncoding, resp.ContentLength = []string{"chunked"}, -1
 	}
-	bodiless := h.status == http.StatusNoContent || h.status == http.StatusNotModified
 	switch {
-	// The request decides: such a response has no body, whatever its head says.
-	case req.Method == http.MethodHead, req.Method == http.MethodConnect && h.status/100 == 2:
+	case unasked:
 		b.end() // a server may send a body all the same
 	case bodiless:
 		b.end()
 		b.endIsCertain = length <= 0 && len(h.codings) == 0
 		resp.ContentLength = 0
+	case codingErr != nil:
+		b.err, resp.ContentLength = codingErr, -1 // a redirect is followed all the same
 	case chunked:
 		b.chunks = &chunks{in: c.in}
 		b.endIsCertain = length < 0
@@ -73,7 +79,7 @@ func (c *Conn) response(req *Request, h *head, ambiguous bool) (*Response, error
 		}
 	}
 	// Nothing else tells where the body ends.
-	b.untilEnd = !b.complete && !chunked && length < 0
+	b.untilEnd = b.err == nil && !chunked && length < 0
 	// Every doubt of the whole exchange is gathered here: the connection is used again only if there is none.
 	b.endIsCertain = b.endIsCertain && !ambiguous && !ambiguousLength && !ambiguousCoding && !resp.Close && (len(req.Body) == 0 || req.definesBody())
 	resp.Close = resp.Close || b.untilEnd
@@ -111,8 +117,8 @@ func (h *head) length() (n int64, ambiguous bool, err error) {
 	return int64(number), count > 1, nil
 }
 
-// chunked reports whether the body is in chunks: "chunked" once, and nothing else beside it, or it is ambiguous. HTTP/1.0 has no
-// transfer codings (RFC 9112, 6.1).
+// chunked reports whether the body is in chunks: "chunked" once, and nothing else beside it, or it is ambiguous. curl and
+// browsers read "none", which is no coding, as they read "identity". HTTP/1.0 has no transfer codings (RFC 9112, 6.1).
 func (h *head) chunked() (chunked, ambiguous bool, err error) {
 	if len(h.codings) == 0 {
 		return false, false, nil
@@ -127,7 +133,7 @@ func (h *head) chunked() (chunked, ambiguous bool, err error) {
 			case strings.EqualFold(coding, "chunked"):
 				ambiguous = ambiguous || chunked
 				chunked = true
-			case coding == "", strings.EqualFold(coding, "identity"):
+			case coding == "", strings.EqualFold(coding, "identity"), strings.EqualFold(coding, "none"):
 				ambiguous = true
 			default:
 				return false, false, ErrCoding

@@ -24,7 +24,7 @@ type head struct {
 	header       http.Header
 	lengths      []string // the values of Content-Length
 	codings      []string // the values of Transfer-Encoding
-	// ambiguous tells that something was read that RFC 9112 does not allow, and that another reader may read in another way.
+	// ambiguous means that something was read that RFC 9112 does not allow, and that another reader may read in another way.
 	ambiguous bool
 }
 
@@ -65,7 +65,8 @@ func (c *Conn) expectHTTP() error {
 	for n := 1; n <= len(prefix); n++ {
 		// One byte more at a time: a peer that sends less than the prefix is not waited for.
 		begin, err := c.in.Peek(n)
-		if begin := string(begin); !strings.HasPrefix(prefix, begin) {
+		// curl and browsers take small letters, too.
+		if begin := strings.ToUpper(string(begin)); !strings.HasPrefix(prefix, begin) {
 			if isTLSRecord(c.in) {
 				return ErrTLS
 			}
@@ -101,7 +102,7 @@ func parseHead(text string) (*head, error) {
 	}
 	// A CR alone ends a line for some readers.
 	count := strings.Count(rest, "\n")
-	h.ambiguous = strings.Count(text, "\r\n") != count+1 || strings.Count(text, "\r") != count+1 ||
+	h.ambiguous = h.ambiguous || strings.Count(text, "\r\n") != count+1 || strings.Count(text, "\r") != count+1 ||
 		!httpguts.ValidHeaderFieldValue(line) || h.major != 1 || h.minor > 1
 	room := min(count, maxFields)
 	h.fields, h.header = make([]Field, 0, room), make(http.Header, min(room, 64))
@@ -172,23 +173,30 @@ func cutLine(text string) (line, rest string) {
 	return strings.TrimSuffix(line, "\r"), rest
 }
 
-// parseStatus reads a status line (RFC 9112, 4). More blanks before the status are harmless.
+// parseStatus reads a status line (RFC 9112, 4) as curl and browsers do. More blanks before the status are harmless, and so is
+// a reason without a blank before it, small letters, or HTTP/2, which some servers write to clients of HTTP/1.1.
 func (h *head) parseStatus(line string) (err error) {
 	proto, rest, found := strings.Cut(line, " ")
 	if !found {
 		return ErrNotHTTP
 	}
-	h.proto, h.text = proto, strings.TrimLeft(rest, " ")
-	digits, _, _ := strings.Cut(h.text, " ")
-	if len(digits) != 3 || strings.Trim(digits, "0123456789") != "" {
+	h.proto, h.text = strings.ToUpper(proto), strings.TrimLeft(rest, " ")
+	digits := h.text[:min(3, len(h.text))]
+	if len(digits) < 3 || strings.Trim(digits, decimal) != "" || len(h.text) > 3 && strings.IndexByte(decimal, h.text[3]) >= 0 {
 		return ErrStatus
 	}
 	h.status = 100*int(digits[0]-'0') + 10*int(digits[1]-'0') + int(digits[2]-'0')
-	if h.major, h.minor, found = http.ParseHTTPVersion(proto); !found {
+	if h.proto == "HTTP/2" {
+		h.proto = "HTTP/2.0"
+	}
+	if h.major, h.minor, found = http.ParseHTTPVersion(h.proto); !found {
 		return ErrNotHTTP
 	}
+	h.ambiguous = h.proto != proto || len(h.text) > 3 && h.text[3] != ' '
 	return nil
 }
+
+const decimal = "0123456789"
 
 // closes reports whether the server ends the connection after the response.
 func (h *head) closes() bool {

@@ -31,16 +31,15 @@ func (e Error) Error() string { return string(e) }
 
 // The errors of this package. Those of the connection are returned as they are.
 const (
-	ErrNotHTTP       Error = "it is not HTTP"
-	ErrTLS           Error = "it is TLS, not HTTP"
-	ErrStatus        Error = "malformed status"
-	ErrHead          Error = "malformed header"
-	ErrHeadTooLarge  Error = "headers larger than 256 KiB"
-	ErrInformational Error = "too many informational answers"
-	ErrLengths       Error = "more than one length"
-	ErrLength        Error = "malformed length"
-	ErrCoding        Error = "unknown transfer coding"
-	ErrChunks        Error = "malformed chunks"
+	ErrNotHTTP      Error = "it is not HTTP"
+	ErrTLS          Error = "it is TLS, not HTTP"
+	ErrStatus       Error = "malformed status"
+	ErrHead         Error = "malformed header"
+	ErrHeadTooLarge Error = "headers larger than 256 KiB"
+	ErrLengths      Error = "more than one length"
+	ErrLength       Error = "malformed length"
+	ErrCoding       Error = "unknown transfer coding"
+	ErrChunks       Error = "malformed chunks"
 	// ErrNoAnswer comes with a response whose status is below 100, or 101 although nobody asked for it.
 	ErrNoAnswer Error = "the status is that of no answer"
 	// ErrEnded means that a reused connection closed before any byte of the response came. The server may not have seen the
@@ -50,10 +49,9 @@ const (
 
 // Bounds against a server that sends heads without end.
 const (
-	maxHead          = 256 << 10 // of all heads of one exchange together
-	maxFields        = 5000      // of one head, as many as curl reads: a field takes more memory than it has bytes
-	maxInformational = 10        // responses with a status of 1xx before the final one
-	readerBytes      = 4 << 10
+	maxHead     = 256 << 10 // of all heads of one exchange together, informational ones included
+	maxFields   = 5000      // of one head, as many as curl reads: a field takes more memory than it has bytes
+	readerBytes = 4 << 10
 )
 
 // Buffers are what exchanges read into and write from. The zero value is ready; it may be shared. An idle connection holds none.
@@ -95,11 +93,11 @@ func (b *Buffers) put(p *[]byte) {
 	b.bytes.Put(p)
 }
 
-// Bind makes reads and writes of a connection end when ctx does. Release undoes that. If it reports false, ctx has ended: close
-// the connection. The deadline stays; the next Bind replaces it.
+// Bind makes reads and writes of a connection end when ctx does, and removes an earlier deadline. Release undoes that. If it
+// reports false, ctx has ended: close the connection.
 func Bind(ctx context.Context, conn net.Conn) (release func() bool) {
-	deadline, _ := ctx.Deadline() // zero without one
-	_ = conn.SetDeadline(deadline)
+	// The timer of ctx is enough: a deadline of the connection would be two more for each exchange.
+	_ = conn.SetDeadline(time.Time{})
 	// AfterFunc costs no goroutine while ctx lives. A deadline in the past ends what is under way.
 	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past()) })
 }
@@ -130,7 +128,7 @@ func New(conn, socket net.Conn, buffers *Buffers) *Conn {
 	return c
 }
 
-// Watch is told how far an exchange has come. Nil functions are not called.
+// Watch has functions that report how far an exchange has come. Nil functions are not called.
 type Watch struct {
 	// Sent is called when the last byte of the request has been written, perhaps by another goroutine than that of Do.
 	Sent func()
@@ -214,11 +212,12 @@ func (c *Conn) cause(sendErr, readErr error) error {
 	return readErr
 }
 
-// receive reads heads up to that of the final response. It refuses an endless series of informational responses.
+// receive reads heads up to that of the final response. maxHead ends an endless series of informational responses. Their number
+// has no bound of its own: a server may say every few seconds that it is still at work (RFC 2518, 10.1).
 func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, error) {
 	// An error of sending leaves it open how much the server has read.
 	left, ambiguous := maxHead, sendErr != nil
-	for count := 0; ; count++ {
+	for {
 		if _, err := c.in.Peek(1); err == nil { // readHead reports an error
 			watch.firstByte()
 		}
@@ -235,9 +234,6 @@ func (c *Conn) receive(req *Request, watch Watch, sendErr error) (*Response, err
 			return h.response(nil), ErrNoAnswer
 		default:
 			return c.response(req, h, ambiguous)
-		}
-		if count == maxInformational {
-			return nil, ErrInformational
 		}
 		watch.informational()
 	}

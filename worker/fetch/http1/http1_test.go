@@ -44,6 +44,7 @@ func TestAnOddHeadIsReadAndCostsTheConnection(t *testing.T) {
 		"identity":                         {sound("Transfer-Encoding: identity\r\nX: y\r\n"), "X", "y"},
 		"identity, to the end":             {"HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: identity\r\n\r\nok", "X", "y"},
 		"no coding":                        {sound("Transfer-Encoding:\r\nX: y\r\n"), "X", "y"},
+		"a coding that is none":            {sound("Transfer-Encoding: None\r\nX: y\r\n"), "X", "y"},
 		"chunks twice":                     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n2\r\nok\r\n0\r\n\r\n", "X", "y"},
 		"chunks twice in one line":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, Chunked\r\nX: y\r\n\r\n2\r\nok\r\n0\r\n\r\n", "X", "y"},
 		"chunks beside identity":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity, chunked\r\nX: y\r\n\r\n2\r\nok\r\n0\r\n\r\n", "X", "y"},
@@ -54,6 +55,14 @@ func TestAnOddHeadIsReadAndCostsTheConnection(t *testing.T) {
 		"chunks with blanks":               {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n2 ;a=b\r\nok\r\n0  \r\n\r\n", "X", "y"},
 		"chunks with a trailer":            {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n\r\n", "X", "y"},
 		"chunks with words for a trailer":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n2\r\nok\r\n0\r\nsome words\r\n\r\n", "X", "y"},
+		"a CR in a chunk's extension":      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n2;a\r=b\r\nok\r\n0\r\n\r\n", "X", "y"},
+		"lengths that differ, and chunks":  {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n2\r\nok\r\n0\r\n\r\n", "X", "y"},
+		"small letters":                    {"http/1.1 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
+		"HTTP/2 in text":                   {"HTTP/2 200\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
+		"http/2 in text":                   {"http/2 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
+		"a reason without a blank":         {"HTTP/1.1 200OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
+		"a reason behind a tab":            {"HTTP/1.1 200\tOK\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
+		"a reason behind a dash":           {"HTTP/1.1 200-OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
 		"bytes behind it":                  {sound("X: y\r\n") + "H", "X", "y"},
 		"the server closes":                {sound("X: y\r\nConnection: keep-alive, close\r\n"), "X", "y"},
 		"HTTP/1.0":                         {"HTTP/1.0 200 OK\r\nX: y\r\nContent-Length: 2\r\n\r\nok", "X", "y"},
@@ -70,14 +79,30 @@ func TestAnOddHeadIsReadAndCostsTheConnection(t *testing.T) {
 	}
 }
 
-func TestAStatusWithoutABodyThatAnnouncesOneCostsTheConnection(t *testing.T) {
-	for _, status := range []string{"204 No Content", "304 Not Modified"} {
-		for _, field := range []string{"Content-Length: 6", "Transfer-Encoding: chunked"} {
-			got := fetch("HTTP/1.1 " + status + "\r\n" + field + "\r\n\r\n")
+func TestAResponseWithoutABodyThatAnnouncesOneIsReadAndCostsTheConnection(t *testing.T) {
+	for _, c := range []struct{ method, status string }{{"GET", "204 No Content"}, {"GET", "304 Not Modified"}, {"HEAD", "200 OK"}} {
+		for _, field := range []string{
+			"Content-Length: 6", "Transfer-Encoding: chunked", "Content-Length: -1", "Content-Length: none", "Content-Length: 1, 2", "Transfer-Encoding: gzip, chunked",
+		} {
+			conn, _ := talk("HTTP/1.1 " + c.status + "\r\n" + field + "\r\n\r\n")
+			got := exchange(conn, &http1.Request{Method: c.method, Target: "/", Host: "a.test"})
 			if got.err != nil || got.body != "" || got.Reusable() {
-				t.Errorf("%s, %s: %q (%v), reusable %v", status, field, got.body, got.err, got.Reusable())
+				t.Errorf("%s, %s, %s: %q (%v), reusable %v", c.method, c.status, field, got.body, got.err, got.Reusable())
 			}
 		}
+	}
+}
+
+func TestTheHeadOfAResponseInAnUnknownCodingIsRead(t *testing.T) {
+	conn, _ := talk("HTTP/1.1 302 Found\r\nLocation: /next\r\nTransfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok")
+	resp, err := conn.Do(get(), http1.Watch{})
+	if err != nil || resp.Header.Get("Location") != "/next" {
+		t.Fatalf("%v, want the head", err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if !errors.Is(err, http1.ErrCoding) || len(body) > 0 || resp.Reusable() || resp.ContentLength >= 0 {
+		t.Errorf("%q (%v), reusable %v, length %d", body, err, resp.Reusable(), resp.ContentLength)
 	}
 }
 
@@ -90,12 +115,13 @@ func TestASoundResponseKeepsItsConnection(t *testing.T) {
 		"a length":              {sound(""), 200, "ok"},
 		"no reason":             {"HTTP/1.1 404\r\nContent-Length: 2\r\n\r\nok", 404, "ok"},
 		"an empty body":         {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, ""},
+		"a long extension":      {chunk("2;" + strings.Repeat("x", 15<<10)), 200, "ok"},
 		"chunks":                {"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\no\r\n1;a=b\r\nk\r\n0\r\n\r\n", 200, "ok"},
 		"204":                   {"HTTP/1.1 204 No Content\r\n\r\n", 204, ""},
 		"204 with a length":     {"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", 204, ""},
 		"304":                   {"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", 304, ""},
 		"HTTP/1.0 that is kept": {"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", 200, "ok"},
-		"after informationals":  {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 10) + sound(""), 200, "ok"},
+		"after informationals":  {strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 100) + sound(""), 200, "ok"},
 		"status 999":            {"HTTP/1.1 999 Denied\r\nContent-Length: 2\r\n\r\nok", 999, "ok"},
 	} {
 		for piece := range 4 {
@@ -116,10 +142,11 @@ func TestWhatIsNoResponseHasWords(t *testing.T) {
 	for text, want := range map[string]error{
 		"ICY 200 OK\r\n\r\n": http1.ErrNotHTTP, "\r\nHTTP/1.1 200 OK\r\n\r\n": http1.ErrNotHTTP, "HTTP/1.1\r\n\r\n": http1.ErrNotHTTP, "HTTP/x 200 OK\r\n\r\n": http1.ErrNotHTTP, "hello": http1.ErrNotHTTP,
 		"\x15\x03\x01\x00\x02\x02\x28": http1.ErrTLS, "\x16\x03\x03": http1.ErrTLS,
-		"HTTP/1.1 20 OK\r\n\r\n": http1.ErrStatus, "HTTP/1.1 2000\r\n\r\n": http1.ErrStatus, "HTTP/1.1 +20 OK\r\n\r\n": http1.ErrStatus,
+		"HTTP/1.1 20 OK\r\n\r\n": http1.ErrStatus, "HTTP/1.1 2000\r\n\r\n": http1.ErrStatus, "HTTP/1.1 2\r\n\r\n": http1.ErrStatus, "HTTP/1.1 \r\n\r\n": http1.ErrStatus, "HTTP/3 200 OK\r\n\r\n": http1.ErrNotHTTP,
+		"http/1.x 200 OK\r\n\r\n": http1.ErrNotHTTP, "HTTP/1.1 +20 OK\r\n\r\n": http1.ErrStatus,
 		sound("X: a\x00\r\n"): http1.ErrHead, sound("X: " + long + "\r\n"): http1.ErrHeadTooLarge, sound(strings.Repeat("X: y\r\n", 50<<10)): http1.ErrHeadTooLarge,
 		strings.Repeat("HTTP/1.1 102 Wait\r\nX: "+long[:50<<10]+"\r\n\r\n", 6) + sound(""): http1.ErrHeadTooLarge,
-		strings.Repeat("HTTP/1.1 102 Wait\r\n\r\n", 11) + sound(""):                        http1.ErrInformational,
+		strings.Repeat("HTTP/1.1 102 Wait\r\n\r\n", 20<<10) + sound(""):                    http1.ErrHeadTooLarge,
 		sound("Content-Length: 3\r\n"):                                                     http1.ErrLengths, "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok": http1.ErrLengths,
 		"HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nok": http1.ErrLength, "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok": http1.ErrLength, "HTTP/1.1 200 OK\r\nContent-Length: x2\r\n\r\nok": http1.ErrLength,
 		sound("Transfer-Encoding: gzip, chunked\r\n"): http1.ErrCoding, sound("Transfer-Encoding: \"chunked\"\r\n"): http1.ErrCoding,

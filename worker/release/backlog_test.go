@@ -1,6 +1,7 @@
 package release_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,11 @@ type model struct {
 	// took is how long a released job takes, and tookBy how long some of them do.
 	took   time.Duration
 	tookBy map[string]time.Duration
+	slow   time.Duration // how long a read takes
+	// slowRelease is how long a release takes, and failure what becomes of it instead; nil for none.
+	slowRelease time.Duration
+	failure     func() error
+	payload     []byte // of each job
 
 	log testenv.Log // of the releaser
 
@@ -47,15 +53,20 @@ type model struct {
 	last     uint64
 	due      map[uint64]time.Time // when they were released
 	reads    int
+	asked    int // messages that were asked for by their sequences
 	released []string
 	at       []time.Time
 	most     int // jobs on their way at the same time
+	// releasing are the releases under way, and mostReleasing the most of them.
+	releasing, mostReleasing int
 }
 
+// waiting is a job that waits; an empty site means site.
 type waiting struct {
 	queue, id string
 	seq       uint64
 	since     time.Time
+	site      string
 }
 
 // lane is a queue: whether it is paused, whether a worker serves it, and what was taken of its due jobs.
@@ -81,10 +92,11 @@ func (m *model) wait(id string, since time.Time) {
 
 func (m *model) waitIn(queue, id string, since time.Time) {
 	m.last++
-	m.waits = append(m.waits, waiting{queue, id, m.last, since})
+	m.waits = append(m.waits, waiting{queue: queue, id: id, seq: m.last, since: since})
 }
 
 func (m *model) NextSiteWait(ctx context.Context, key string, after uint64) (bus.WaitingJob, bool, error) {
+	time.Sleep(m.slow)
 	return m.NextSiteWaitOfQueue(ctx, key, "", after)
 }
 
@@ -96,11 +108,27 @@ func (m *model) NextSiteWaitOfQueue(_ context.Context, key, queue string, after 
 		return bus.WaitingJob{}, false, m.refusal
 	}
 	for _, w := range m.waits {
-		if w.seq > after && key == jobs.SiteKey(site) && (queue == "" || queue == w.queue) {
+		if w.seq > after && key == jobs.SiteKey(cmp.Or(w.site, site)) && (queue == "" || queue == w.queue) {
 			return m.job(w), true, nil
 		}
 	}
 	return bus.WaitingJob{}, false, nil
+}
+
+func (m *model) StillWaiting(_ context.Context, seqs []uint64, use func(bus.WaitingJob)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reads++
+	m.asked += len(seqs)
+	if m.refusal != nil {
+		return m.refusal
+	}
+	for _, w := range m.waits { // in the order of the sequences
+		if slices.Contains(seqs, w.seq) {
+			use(m.job(w))
+		}
+	}
+	return nil
 }
 
 func (m *model) DueConsumers(context.Context) (list []bus.DueConsumer, err error) {
@@ -140,8 +168,8 @@ func (m *model) job(w waiting) bus.WaitingJob {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	job, err := bus.WaitingJobOf(&nats.Msg{Header: nats.Header{
-		jetstream.SubjectHeader:  {"_gofer.at.SITE." + jobs.SiteKey(site) + "." + w.queue + "." + w.id},
+	job, err := bus.WaitingJobOf(&nats.Msg{Data: m.payload, Header: nats.Header{
+		jetstream.SubjectHeader:  {"_gofer.at.SITE." + jobs.SiteKey(cmp.Or(w.site, site)) + "." + w.queue + "." + w.id},
 		jetstream.SequenceHeader: {fmt.Sprint(w.seq)}, jobs.HeaderProgress: {string(progress)},
 	}})
 	if err != nil {
@@ -152,7 +180,18 @@ func (m *model) job(w waiting) bus.WaitingJob {
 
 func (m *model) ReleaseAtSite(_ context.Context, job bus.WaitingJob) (uint64, error) {
 	m.mu.Lock()
+	m.releasing++
+	m.mostReleasing = max(m.mostReleasing, m.releasing)
+	m.mu.Unlock()
+	time.Sleep(m.slowRelease)
+	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.releasing--
+	if m.failure != nil {
+		if err := m.failure(); err != nil {
+			return 0, err
+		}
+	}
 	i := slices.IndexFunc(m.waits, func(w waiting) bool { return w.seq == job.Seq })
 	if i < 0 {
 		return 0, nil
@@ -224,10 +263,17 @@ func (m *model) StillDue(_ context.Context, seqs []uint64) (map[uint64]bool, err
 	return there, nil
 }
 
-func (m *model) WaitsAgain(_ context.Context, key bus.Key, _ uint64) (bool, error) {
+func (m *model) WaitAgain(_ context.Context, released map[uint64]bus.Key) (map[uint64]bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.ContainsFunc(m.waits, func(w waiting) bool { return w.id == key.ID }), m.unknown[key.ID]
+	again := map[uint64]bool{}
+	for due, key := range released {
+		if err := m.unknown[key.ID]; err != nil {
+			return nil, err
+		}
+		again[due] = slices.ContainsFunc(m.waits, func(w waiting) bool { return w.id == key.ID })
+	}
+	return again, nil
 }
 
 func (m *model) count() (reads, released, most int) {
@@ -329,14 +375,45 @@ func (m *model) countAnswers() {
 
 func TestJobsComeBackOneMoreForEachAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, v := newModel(t, 3000), &view{}
+		m, v := newModel(t, 20_000), &view{}
 		v.set(release.Site{Returns: true})
 		m.countAnswers()
 		_, stop := lead(t, m, v)
 		defer stop()
 		time.Sleep(time.Minute)
-		if _, released, most := m.count(); released != 3000 || most != 256 {
-			t.Errorf("%d of 3000 jobs released in a minute, at most %d at the same time; want all, and 256", released, most)
+		if _, released, most := m.count(); released != 20_000 || most != 8192 {
+			t.Errorf("%d of 20000 jobs released in a minute, at most %d at the same time; want all, and 8192", released, most)
+		}
+	})
+}
+
+// A site that was new has answered, and the leader asks it with hundreds of jobs at once.
+func TestTwiceAsManyJobsComeBackAsASiteBearsAlready(t *testing.T) {
+	for load, want := range map[int]int{0: 8, 600: 1200, 5000: 8192} {
+		synctest.Test(t, func(t *testing.T) {
+			m, v := newModel(t, 10_000), &view{}
+			m.took = time.Hour
+			v.set(release.Site{Load: load})
+			_, stop := lead(t, m, v)
+			defer stop()
+			time.Sleep(time.Second)
+			if _, released, _ := m.count(); released != want {
+				t.Errorf("with %d attempts under way %d jobs are released, want %d", load, released, want)
+			}
+		})
+	}
+}
+
+func TestJobsThatComeBackSlowTheReleaseDownWhateverTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 3000), &view{}
+		m.run = func(string, time.Time) bool { return true }
+		v.set(release.Site{Load: 10})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(2 * time.Minute)
+		if _, released, _ := m.count(); released == 0 || released > 50 {
+			t.Errorf("%d jobs released in two minutes although each comes back, want one in five seconds", released)
 		}
 	})
 }
@@ -479,8 +556,8 @@ func TestSlowJobsHoldNoPlaceOfThoseThatEnded(t *testing.T) {
 			time.Sleep(time.Minute) // the slow ones end
 		}()
 		time.Sleep(40 * time.Second)
-		if _, released, most := m.count(); released != 2500 || most > 256 {
-			t.Errorf("%d of 2500 jobs released while 40 are slow, at most %d at the same time; want all, and 256", released, most)
+		if _, released, most := m.count(); released != 2500 || most > 2048 {
+			t.Errorf("%d of 2500 jobs released while 40 are slow, at most %d at the same time; want all, and 2048", released, most)
 		}
 	})
 }
