@@ -206,6 +206,10 @@ func TestWhatHindersAJobIsSaidWithItsRemedy(t *testing.T) {
 			}
 		}
 	}
+	testenv.Eventually(t, "the consumers of both queues to count the jobs", func() bool {
+		_, queues, _ := gofer(t, "", "queues")
+		return strings.Count(queues, "jobs wait (1)") == 2
+	})
 	said("queue default: jobs wait (1) and no worker serves it now: gofer workers", "queue misspelt: jobs wait (1) and no worker has ever served it: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs")
 	gofer(t, "", "pause", "default")
 	said("queue default: paused, jobs wait (1): gofer resume default")
