@@ -179,6 +179,17 @@ export async function cancel(page, token, id) {
   return [...wrong, ...await shows(page, "the page without the job", () => !document.querySelector("#job[open]"))];
 }
 
+// cancelListed ends all jobs behind a number of the queues at once.
+export async function cancelListed(page, token) {
+  await press(page, '#queues tr[data-key="low"] a[href*="delayed"]');
+  const wrong = await shows(page, "both jobs that wait", () => document.querySelectorAll("#job[open] .found li").length === 2);
+  await pressNamed(page, "Cancel the listed jobs");
+  await agree(page, token);
+  wrong.push(...await outcome(page, "^2 jobs cancelled"), ...await shows(page, "that no job waits", () => document.querySelector("#job[open] #job-body")?.textContent.includes("None now")));
+  await page.keyboard.press("Escape");
+  return [...wrong, ...await shows(page, "the page without the list", () => !document.querySelector("#job[open]"))];
+}
+
 // drain comes last: the worker ends.
 export async function drain(page, token, worker) {
   await press(page, `#workers tr[data-key="${worker}"] button[data-act=drain]`);

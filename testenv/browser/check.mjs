@@ -48,6 +48,7 @@ try {
   tell("a job is found by its URL, by keyboard", await acts.url(page, "http://169.254.1.1/not-allowed", "default/" + failed));
   tell("the jobs behind a number are listed, by keyboard", await acts.listed(page, later));
   tell("a job that waits is cancelled by keyboard", await acts.cancel(page, token, later));
+  tell("the jobs that a list shows are cancelled by keyboard", await acts.cancelListed(page, token));
   tell("dead letters are replayed and removed by keyboard", await acts.dead(page, token));
   tell("one worker is shown alone, and the address says which", await seeOneWorker(page));
   await page.setViewportSize({ width: 390, height: 844 });

@@ -117,6 +117,8 @@ func (w *world) submitKnownJobs() {
 	for _, job := range []jobs.Job{
 		{Queue: "default", ID: failedID, URL: "http://169.254.1.1/not-allowed"},
 		{Queue: "low", ID: laterID, URL: "http://shop.test/later", NotBefore: time.Now().Add(24 * time.Hour)},
+		{Queue: "low", ID: "later-2", URL: "http://shop.test/later", NotBefore: time.Now().Add(24 * time.Hour)},
+		{Queue: "low", ID: "later-3", URL: "http://shop.test/later", NotBefore: time.Now().Add(24 * time.Hour)},
 	} {
 		if _, err := client.New(w.client).Submit(w.Context(), job); err != nil {
 			w.Fatal(err)

@@ -46,15 +46,15 @@ async function send(method, path, body) {
   return read(answer);
 }
 
-// act asks what, explains why, and sends the request. done makes the sentence that tells what came of it.
-export async function act({ what, why, yes, method = "POST", path, body, done }) {
+// act asks what, explains why, and sends the request, or what run sends in its place. done makes the sentence that tells what came
+// of it.
+export async function act({ what, why, yes, method = "POST", path, body, run = () => send(method, path, body), done }) {
   const from = document.activeElement;
   const agreed = await ask(what, why, yes);
   let said = "";
   if (agreed) {
     try {
-      const answer = await send(method, path, body);
-      said = done(answer);
+      said = done(await run());
       put("outcome", said, "wide note-good");
     } catch (e) {
       put("outcome", `Not done: ${e.message}. (${what})`, "wide note-bad");
@@ -131,9 +131,31 @@ export const purgeGroup = (g) => act({
   what: `Remove ${letters(g.count)} for good?`, why: `${nameOf(g)}. They cannot be brought back.`, yes: "Remove", path: "dead/purge", body: filterOf(g), done: (a) => `${letters(a.count)} removed.`,
 });
 
+const jobPath = (j) => `jobs/${path(j.queue)}/${path(j.id)}`;
+
 export const cancelJob = (j) => act({
-  what: `Cancel job ${j.queue}/${j.id}?`, why: "It ends as cancelled. An attempt that runs is given up.", yes: "Cancel the job", method: "DELETE", path: `jobs/${path(j.queue)}/${path(j.id)}`, done: () => `Job ${j.queue}/${j.id} is cancelled.`,
+  what: `Cancel job ${j.queue}/${j.id}?`, why: "It ends as cancelled. An attempt that runs is given up.", yes: "Cancel the job", method: "DELETE", path: jobPath(j), done: () => `Job ${j.queue}/${j.id} is cancelled.`,
 });
+
+const jobsText = (n) => (n === 1 ? "1 job" : `${number.format(n)} jobs`);
+
+export const cancelJobs = (list) => act({
+  what: `Cancel ${jobsText(list.length)}?`, why: "Those that are listed end as cancelled. Attempts that run are given up.", yes: "Cancel them", run: () => cancelEach(list), done: (n) => `${jobsText(n)} cancelled.`,
+});
+
+// cancelEach cancels one job after the other, and returns how many. A job that has ended since it was listed is passed over.
+async function cancelEach(list) {
+  let n = 0;
+  for (const j of list) {
+    try {
+      await send("DELETE", jobPath(j));
+      n++;
+    } catch (e) {
+      if (e.status !== 409 && e.status !== 404) throw new Error(`${e.message}; ${jobsText(n)} cancelled before`);
+    }
+  }
+  return n;
+}
 
 export const replayJob = (j) => act({
   what: `Replay job ${j.queue}/${j.id}?`, why: `It runs again as replay-${j.dead_letter}, and its dead letter goes.`, yes: "Replay", path: "dead/replay", body: { seqs: [j.dead_letter] }, done: (a) => (a.count ? `Job ${j.queue}/${j.id} runs again as replay-${j.dead_letter}.` : "The dead letter was gone already."),

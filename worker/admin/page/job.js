@@ -1,6 +1,6 @@
 // The story of one job, in a dialog.
 import { $, at, block, button, bytes, clock, make, number, put, seconds, span } from "./dom.js";
-import { cancelJob, get, replayJob } from "./acts.js";
+import { cancelJob, cancelJobs, get, replayJob } from "./acts.js";
 
 let shown = ""; // the job that the dialog shows, as queue/id
 let onChange = () => {};
@@ -82,7 +82,11 @@ function chooseOf(answer) {
 // listOf offers the jobs of a queue that are in one state.
 function listOf(answer, queue, state) {
   const more = answer.partial || answer.jobs.length === listLimit ? `There may be more: gofer jobs ls --queue ${queue} --state ${state} --limit N lists them.` : "";
-  $("job-body").replaceChildren(make("p", answer.jobs.length ? "The oldest first:" : "None now."), items(answer.jobs), make("p", more, "quiet"));
+  const acts = make("p", undefined, "pages");
+  const again = () => { shown = ""; open(`${queue}:${state}`); };
+  if (answer.jobs.length) acts.append(button("Cancel the listed jobs", async () => { if (await cancelJobs(answer.jobs)) again(); }));
+  acts.append(button("Refresh", again));
+  $("job-body").replaceChildren(make("p", answer.jobs.length ? "The oldest first:" : "None now."), acts, items(answer.jobs), make("p", more, "quiet"));
 }
 
 function items(jobs) {
