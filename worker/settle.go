@@ -64,15 +64,7 @@ func (w *Worker) finish(ctx context.Context, t *task, result *jobs.Result) bool 
 	var stored bus.Stored
 	ok, _ := w.retryUntilSettled(ctx, t, step{kind: "result", action: "store result", timeout: pending.TimeLimit(), isBounded: !pending.IsLarge()}, func(ctx context.Context) (err error) {
 		stored, err = pending.Store(ctx)
-		// Only these two answers say something about the room for results.
-		switch {
-		case errors.Is(err, bus.ErrTooManyResults):
-			w.resultsFull.Store(&bus.ErrTooManyResults)
-		case errors.Is(err, bus.ErrResultsFull):
-			w.resultsFull.Store(&bus.ErrResultsFull)
-		case err == nil:
-			w.resultsFull.Store(nil)
-		}
+		w.noteRoom(err)
 		return err
 	})
 	if !ok {
@@ -87,6 +79,21 @@ func (w *Worker) finish(ctx context.Context, t *task, result *jobs.Result) bool 
 	}
 	w.cfg.Observer.Ended(&t.job, result)
 	return w.deadLetter(ctx, t, result)
+}
+
+// noteRoom notes what the storing of a result says about the room for results. Only success and a full stream, account or disk do.
+func (w *Worker) noteRoom(err error) {
+	if err == nil {
+		w.resultsFull.Store(nil)
+		return
+	}
+	// The special ones come first, because each of them is an ErrResultsFull.
+	for _, full := range []error{bus.ErrTooManyResults, bus.ErrNoStorage, bus.ErrResultsFull} {
+		if errors.Is(err, full) {
+			w.resultsFull.Store(&full)
+			return
+		}
+	}
 }
 
 // settleDuplicate settles a job whose result is stored already. A rerun of the same job after a crash completes what the first

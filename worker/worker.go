@@ -168,7 +168,7 @@ func New(cfg Config) (*Worker, error) {
 func (w *Worker) IsDraining() bool { return w.draining.Load() }
 
 // StoreError returns why outcomes of jobs cannot be stored, or nil. While the results stream is full, which is
-// bus.ErrResultsFull or bus.ErrTooManyResults, the worker takes no jobs.
+// bus.ErrResultsFull or one that wraps it, the worker takes no jobs.
 func (w *Worker) StoreError() error {
 	if full := w.resultsFull.Load(); full != nil {
 		return *full

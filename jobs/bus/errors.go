@@ -47,6 +47,8 @@ var (
 	ErrResultsFull = errors.New("there is no room for results")
 	// ErrTooManyResults: the room for results ends at a number of messages, which gofer never sets. It is an ErrResultsFull.
 	ErrTooManyResults = fmt.Errorf("%w: their number has reached the limit max_msgs of the stream", ErrResultsFull)
+	// ErrNoStorage: the room for results ends at what the account, the server or its disk may hold. It is an ErrResultsFull.
+	ErrNoStorage = fmt.Errorf("%w: the storage of the account or of the server is used up", ErrResultsFull)
 	// ErrBucketFull: there is no room in a bucket, for example for another proxy.
 	ErrBucketFull = errors.New("there is no room in the bucket")
 )

@@ -73,20 +73,29 @@ func (f *forecast) lacksCluster(want streamConfig) bool {
 	return want.Replicas > 1 && f.client.domain == "" && f.client.nc.ConnectedClusterName() == ""
 }
 
-// tier returns the name of the account's limits for streams with so many replicas; empty if all streams have the same
+// tierName returns the name of the account's limits for streams with so many replicas; empty if all streams have the same
 // limits.
-func (f *forecast) tier(replicas int) string {
-	if len(f.account.Tiers) == 0 {
+func (a *account) tierName(replicas int) string {
+	if len(a.Tiers) == 0 {
 		return ""
 	}
 	return fmt.Sprint("R", replicas)
+}
+
+// tierOf returns the limits for streams with so many replicas, and how often each byte counts: without tiers the account counts
+// every replica. An account with tiers may lack the one that was asked for; its limits are then zero.
+func (a *account) tierOf(replicas int) (limits usage, counted int64) {
+	if name := a.tierName(replicas); name != "" {
+		return a.Tiers[name], 1
+	}
+	return a.usage, int64(max(1, replicas))
 }
 
 // streamRefusal counts a stream that would be created, and returns the code and the text with which the server would refuse it;
 // a zero code if it would not.
 func (f *forecast) streamRefusal(want streamConfig) (code jetstream.ErrorCode, text string) {
 	// Without tiers, the account counts every replica; with tiers, each tier counts streams once.
-	tier, tierUsage, replicas := f.tier(want.Replicas), f.account.usage, int64(want.Replicas)
+	tier, tierUsage, replicas := f.account.tierName(want.Replicas), f.account.usage, int64(want.Replicas)
 	if tier != "" {
 		var ok bool
 		if tierUsage, ok = f.account.Tiers[tier]; !ok {
@@ -123,7 +132,7 @@ func (f *forecast) changeRefusal(want streamConfig, d Difference) (code jetstrea
 		have, _ := strconv.ParseInt(d.Have, 10, 64) // zero for "unlimited", which reserves nothing
 		// Only the growth is reserved.
 		want.MaxBytes -= max(0, have)
-		f.streams[f.tier(want.Replicas)]--
+		f.streams[f.account.tierName(want.Replicas)]--
 		return f.streamRefusal(want)
 	}
 	return 0, ""
@@ -134,7 +143,7 @@ func (f *forecast) changeRefusal(want streamConfig, d Difference) (code jetstrea
 func (f *forecast) consumerRefusal(want durable, replicas int) (code jetstream.ErrorCode, text string) {
 	f.consumers[want.stream]++
 	tierUsage := f.account.usage
-	if tier := f.tier(replicas); tier != "" {
+	if tier := f.account.tierName(replicas); tier != "" {
 		tierUsage = f.account.Tiers[tier]
 	}
 	if limit := tierUsage.Limits.MaxConsumers; limit > 0 && f.consumers[want.stream] > limit {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -142,6 +144,36 @@ func TestABodyThatNeverFitsKeepsNoWorker(t *testing.T) {
 	stored, err := in.StoreResult(soon(t), success("second", make([]byte, 3<<19)))
 	if !errors.Is(err, bus.ErrResultsFull) {
 		t.Errorf("a second large body: got %+v, %v; want it to wait for room", stored, err)
+	}
+}
+
+// TestABodyThatIsLargerThanItsAccountKeepsNoWorker lowers the limit of an account below a body; the streams have no limits. A body
+// that may fit later waits, and the error says whose room is used up.
+func TestABodyThatIsLargerThanItsAccountKeepsNoWorker(t *testing.T) {
+	t.Parallel()
+	limited := func(maxFile string) func(*server.Options) {
+		path := filepath.Join(t.TempDir(), "nats.conf")
+		text := "jetstream: true, no_auth_user: a, accounts: {A: {users: [{user: a, password: a}], jetstream: {max_file: " + maxFile + "}}}"
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		read, err := server.ProcessConfigFile(path)
+		must(t, err)
+		return func(o *server.Options) { o.Accounts, o.Users, o.NoAuthUser = read.Accounts, read.Users, read.NoAuthUser }
+	}
+	in := on(t, testenv.StartNATS(t, limited("1GB")), bus.Dial{})
+	must(t, in.Ensure(t.Context(), bus.Settings{}))
+	in.server.Reload(limited("2MB"))
+	stored, err := in.StoreResult(soon(t), success("large", make([]byte, 3<<20)))
+	if err != nil || !stored.Won || !slices.Equal(stored.Omitted, []string{"body"}) || !errors.Is(stored.Refusal, bus.ErrResultsFull) {
+		t.Errorf("a body above the limit: got %+v, %v; want it stored without its body", stored, err)
+	}
+	_, err = in.StoreResult(soon(t), success("first", make([]byte, 3<<19)))
+	must(t, err)
+	stored, err = in.StoreResult(soon(t), success("second", make([]byte, 3<<19)))
+	isError(t, err, bus.ErrNoStorage)
+	isError(t, err, bus.ErrResultsFull)
+	in.server.Reload(limited("1GB"))
+	if stored, err = in.StoreResult(soon(t), success("second", make([]byte, 3<<19))); err != nil || !stored.Won || len(stored.Omitted) > 0 {
+		t.Errorf("with room again: got %+v, %v; want it stored", stored, err)
 	}
 }
 

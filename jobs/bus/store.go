@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -160,25 +161,46 @@ func (c *Client) kept(ctx context.Context, r *jobs.Result) (jobs.Result, error) 
 }
 
 // storeError explains why a stream took no message, or no object, of a size in bytes. A stream without room is ErrResultsFull.
-// What would not fit into the empty stream is errNeverFits: to wait for room would keep the job, and with it the worker, for
-// ever.
+// What would not fit into the empty stream, or the empty account, is errNeverFits: to wait for room would keep the job, and with
+// it the worker, for ever.
 func (c *Client) storeError(ctx context.Context, action, stream string, size int64, err error) error {
 	if !IsFull(err) {
 		return c.ExplainPublish(ctx, action, c.names.Stream("RESULTS"), err)
 	}
 	full := ErrResultsFull
-	if _, text := apiError(err); strings.Contains(text, textTooMany) {
+	switch code, text := apiError(err); {
+	case code != codeStoreFailed: // the other codes are of the account and of the server
+		full = ErrNoStorage
+	case strings.Contains(text, textTooMany):
 		full = ErrTooManyResults
 	}
-	// Without an answer there may be room later. So there may be in a stream with a tiny limit: somebody has closed it for a while.
-	if info, infoErr := c.StreamInfo(ctx, stream); infoErr == nil && info.Config.MaxBytes >= smallestRoom && size > info.Config.MaxBytes {
+	if c.neverFits(ctx, stream, size, errors.Is(full, ErrNoStorage)) {
 		full = errNeverFits
 	}
 	return fmt.Errorf("%s: %w (%w)", action, full, err)
 }
 
+// neverFits reports whether so many bytes are more than a stream may hold or, if inAccount, than its account may. Without an
+// answer there may be room later. So there may be below a tiny limit: somebody has closed the stream for a while.
+func (c *Client) neverFits(ctx context.Context, stream string, size int64, inAccount bool) bool {
+	info, err := c.StreamInfo(ctx, stream)
+	if err != nil {
+		return false
+	}
+	limit := info.Config.MaxBytes
+	if inAccount {
+		a, err := c.account(ctx)
+		if err != nil {
+			return false
+		}
+		tier, replicas := a.tierOf(info.Config.Replicas)
+		limit, size = tier.Limits.MaxStorage, size*replicas
+	}
+	return limit >= smallestRoom && size > limit
+}
+
 // errNeverFits makes Store leave out a part of the result, such as a body that is larger than its bucket may be.
-var errNeverFits = fmt.Errorf("%w: it is larger than the limit of its stream", ErrResultsFull)
+var errNeverFits = fmt.Errorf("%w: it is larger than the limit of its stream or account", ErrResultsFull)
 
 // smallestRoom is less than anybody gives the results for good, in bytes.
 const smallestRoom = 64 << 10

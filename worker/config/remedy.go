@@ -101,14 +101,16 @@ func remedies() []struct {
 		{worker.ErrRetriesNearlyFull, "raise GOFER_JOBS_MAX_BYTES and run gofer setup, or wait until jobs have ended"},
 		{bus.ErrQueueFull, "try again later, or raise GOFER_JOBS_MAX_MSGS or GOFER_JOBS_MAX_BYTES and run gofer setup"},
 		{bus.ErrTooManyResults, "run gofer setup, which takes that limit from the stream"},
+		{bus.ErrNoStorage, "raise max_file of the account or max_file_store of the server, free disk space, or lower GOFER_RESULTS_MAX_AGE and run gofer setup"},
 		{bus.ErrResultsFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space"},
 		{bus.ErrBucketFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, which raises the limit of the bucket too, or free disk space"},
 		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.ErrNoJetStream, "set GOFER_NATS_JS_DOMAIN for that"},
 		{admin.ErrNoToken, "set GOFER_ADMIN_TOKEN, or use 127.0.0.1"},
 		{daemon.ErrNoProxies, "gofer proxies add URL gives the fleet one; or set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL"},
-		// A cluster that has just lost its majority answers nothing until it knows that.
-		{bus.ErrNotAnswered, "perhaps its cluster has no leader: look whether all servers of the NATS cluster run (nats server list), and start those that are down"},
+		// A cluster that has just lost its majority answers nothing until it knows that. A server that could not write to its disk takes
+		// no messages for the streams concerned until it is restarted.
+		{bus.ErrNotAnswered, "perhaps its cluster has no leader, or its disk was full: look whether all servers of the NATS cluster run (nats server list), start those that are down, and restart one that logged a critical write error"},
 	}
 }
 

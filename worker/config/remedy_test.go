@@ -26,7 +26,7 @@ func TestErrorsNameTheVariableAndTheRemedy(t *testing.T) {
 		{errors.Join(daemon.ErrNoProxies, nil, bus.ErrCredentials), "no proxy is configured: gofer proxies add URL gives the fleet one; or set GOFER_PROXIES, GOFER_PROXIES_FILE or GOFER_PROXIES_URL; " +
 			"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.Plain(fmt.Errorf("look for stream GOFER_JOBS: %w", context.DeadlineExceeded)), "look for stream GOFER_JOBS: the NATS server did not answer in time: " +
-			"perhaps its cluster has no leader: look whether all servers of the NATS cluster run (nats server list), and start those that are down"},
+			"perhaps its cluster has no leader, or its disk was full: look whether all servers of the NATS cluster run (nats server list), start those that are down, and restart one that logged a critical write error"},
 		{errors.New("a line\nof a stranger"), "a line\nof a stranger"},
 		{&config.Error{Reasons: []string{"A: bad", "B: bad"}}, "configuration: A: bad; configuration: B: bad"},
 	} {
