@@ -254,6 +254,7 @@ func TestQueuesTellWhatWaitsWhere(t *testing.T) {
 	}
 	until := time.Now().Add(time.Hour).Truncate(time.Second)
 	must(t, in.Pause(soon(t), "default", until))
+	testenv.AwaitCounts(t, in.js, "GOFER_JOBS")
 	got, err := in.Queues(soon(t))
 	must(t, err)
 	if len(got) != 2 || !got[0].PausedUntil.Equal(until) {

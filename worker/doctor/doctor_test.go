@@ -83,6 +83,7 @@ func (p *patient) submit(job jobs.Job) {
 	p.Helper()
 	_, err := client.New(p.bus).Submit(p.Context(), job)
 	p.must(err)
+	testenv.AwaitCounts(p.T, p.bus.JetStream(), "GOFER_JOBS")
 }
 
 // consumer returns the consumer of the default queue.

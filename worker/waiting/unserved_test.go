@@ -62,11 +62,11 @@ func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	infos, reads := w.listen("$JS.API.STREAM.INFO.GOFER_JOBS"), w.listen("$JS.API.DIRECT.GET.GOFER_JOBS")
-	c := waiting.NewCounter(w.bus, waiting.Config{ReadJobs: 10})
+	c := w.counter(waiting.Config{ReadJobs: 10})
 	for range 25 {
-		w.submit("default")
+		w.store("default")
 	}
-	w.submit("misspelt")
+	w.store("misspelt")
 	step := func(what, want string, read int) {
 		t.Helper()
 		if got := unservedOf(w.count(c)); got != want {
@@ -81,8 +81,8 @@ func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 	step("jobs 11 to 20", "", 1)
 	step("jobs 21 to 26", "misspelt 1", 1)
 	step("all jobs are known", "misspelt 1", 0)
-	w.submit("misspelt")
-	w.submit("wrong")
+	w.store("misspelt")
+	w.store("wrong")
 	step("another job, once", "misspelt 2", 0)
 	step("another job, twice", "misspelt 2", 0)
 	step("only the later jobs are read", "misspelt 2, wrong 1", 1)
@@ -98,7 +98,7 @@ func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 func TestJobsThatComeDuringACountAreNotTakenForUnservedOnes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := waiting.NewCounter(w.bus, waiting.Config{})
+	c := w.counter(waiting.Config{})
 	stop := make(chan struct{})
 	var publisher sync.WaitGroup
 	publisher.Go(func() {
@@ -128,7 +128,7 @@ func TestJobsThatComeDuringACountAreNotTakenForUnservedOnes(t *testing.T) {
 func TestJobsOfNamesThatAreWildcardsAreCountedTogether(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := waiting.NewCounter(w.bus, waiting.Config{})
+	c := w.counter(waiting.Config{})
 	w.submit("default")
 	for _, id := range []string{"a", "b"} {
 		w.must(w.bus.Conn().Publish("gofer.jobs.*."+id, []byte("http://shop.test/")))
@@ -185,7 +185,7 @@ func TestTheAgeOfJobsThatNobodyServesIsKnown(t *testing.T) {
 	first, err := w.bus.NextMessage(t.Context(), "GOFER_JOBS", "gofer.jobs.misspelt.>", 1)
 	w.must(err)
 	w.submit("misspelt")
-	for _, q := range w.count(waiting.NewCounter(w.bus, waiting.Config{})).Queues {
+	for _, q := range w.count(w.counter(waiting.Config{})).Queues {
 		if got := q.Since[jobs.StateQueued].Format(time.RFC3339Nano); q.Queue == "misspelt" && got != first.Header.Get(jetstream.TimeStampHeaer) {
 			t.Errorf("the oldest job is queued since %s, want %s", got, first.Header.Get(jetstream.TimeStampHeaer))
 		} else if q.Queue == "misspelt" {
@@ -201,7 +201,7 @@ func TestJobsThatComeDuringACountAreAllRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	asked := w.listen("$JS.API.DIRECT.GET." + w.bus.Names().Stream("RETRIES"))
-	c := waiting.NewCounter(w.bus, waiting.Config{})
+	c := w.counter(waiting.Config{})
 	single := 0
 	for range 3 {
 		w.parkMany(3)
