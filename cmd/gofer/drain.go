@@ -57,17 +57,27 @@ If several workers bear the name, it takes --all to drain them.`,
 	return cmd
 }
 
-// countWorkersNamed returns how many workers of a name answer. No worker at all is no error: a worker that is too busy to answer
-// this question may still take the request to drain.
+// countWorkersNamed returns how many workers of a name run: those that answer, and those that are too busy to answer this
+// question and are known by their pings, since they may still take the request to drain. No worker at all is no error.
 func (s *session) countWorkersNamed(ctx context.Context, name string) (n int, err error) {
-	list, err := askFleet[control.Status](ctx, s, control.Workers, nil, 0)
-	if errors.Is(err, control.ErrNoWorkers) && !errors.Is(err, bus.ErrPermission) {
-		return 0, nil
+	var list []control.Status
+	var silent []control.Silent
+	err = s.bus.Ask(ctx, control.Subject(s.names, control.Workers), func(ctx context.Context) (err error) {
+		list, silent, err = control.AskAll[control.Status](ctx, s.nc, s.names, control.Workers, nil)
+		return err
+	})
+	if err != nil && (!errors.Is(err, control.ErrNoWorkers) || errors.Is(err, bus.ErrPermission)) {
+		return 0, err
 	}
 	for _, w := range list {
 		if w.Worker == name {
 			n++
 		}
 	}
-	return n, err
+	for _, w := range silent {
+		if w.Worker == name {
+			n++
+		}
+	}
+	return n, nil
 }

@@ -17,6 +17,7 @@ import (
 
 // How long Ask waits for the answers of a fleet. Nobody knows how many will come. After the first answer, quietFor without
 // another one ends the wait. quietFor is extended by twice the time of the first answer, which measures the way to the fleet.
+// A caller that sets a limit expects so many answers, and each of them may take as long as the first one.
 // Whoever may answer could go on for ever, so the wait after the first answer ends after ten times that, or after longestWait.
 const (
 	firstAnswer = 3 * time.Second
@@ -100,14 +101,7 @@ func missing(ctx context.Context, pings *nats.Subscription, heard map[string]int
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	for {
-		wait := patience
-		if n, _, err := pings.Pending(); err == nil && n > 0 {
-			wait = time.Second // with a wait of zero, not even an answer that is there would be read
-		}
-		if wait == 0 {
-			break
-		}
-		msg, err := nextAnswer(ctx, pings, wait)
+		msg, err := nextAnswer(ctx, pings, patience)
 		if err != nil {
 			break
 		}
@@ -155,6 +149,9 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, request any, limit 
 		}
 		if answers == 0 {
 			patience = quietFor + 2*time.Since(asked)
+			if limit > 0 {
+				patience = max(patience, firstAnswer)
+			}
 			end = time.Now().Add(min(10*patience, longestWait))
 		}
 		answers++
@@ -172,9 +169,13 @@ func ask(ctx context.Context, nc *nats.Conn, subject string, request any, limit 
 	return nil
 }
 
-// nextAnswer waits for an answer, at most for patience. Errors: nats.ErrTimeout, nats.ErrNoResponders if nobody listens to
+// nextAnswer waits for an answer, at most for patience. An answer that is there is read in any case: after a time without a
+// processor, answer and end of the wait are there at once. Errors: nats.ErrTimeout, nats.ErrNoResponders if nobody listens to
 // the verb, and ctx's cause.
 func nextAnswer(ctx context.Context, sub *nats.Subscription, patience time.Duration) (*nats.Msg, error) {
+	if come, _, err := sub.Pending(); err == nil && come > 0 {
+		patience = max(patience, time.Second)
+	}
 	bounded, cancel := context.WithTimeoutCause(ctx, patience, nats.ErrTimeout)
 	defer cancel()
 	msg, err := sub.NextMsgWithContext(bounded)
@@ -182,6 +183,9 @@ func nextAnswer(ctx context.Context, sub *nats.Subscription, patience time.Durat
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case bounded.Err() != nil && err != nil:
+		if come, _, err := sub.Pending(); err == nil && come > 0 {
+			return nextAnswer(ctx, sub, time.Second)
+		}
 		return nil, nats.ErrTimeout
 	case err == nil && len(msg.Data) == 0 && msg.Header.Get("Status") == "503":
 		return nil, nats.ErrNoResponders
