@@ -17,7 +17,7 @@ import (
 
 func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: keptWait})
 	acks := make(chan *nats.Msg, 64)
 	if _, err := w.nc.ChanSubscribe("$JS.ACK.GOFER_JOBS.>", acks); err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestAJobDeliveredAgainToItsWorkerIsNotRunTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("the second delivery", func() bool { return w.worker.Stats().Redelivered == 1 })
-	for range 5 { // beyond the lease that the second delivery began
+	for range 4 { // beyond the lease that the second delivery began
 		<-acks
 	}
 	if n, s := runs.Load(), w.worker.Stats(); n != 1 || s.LeasesLost != 0 || s.InFlight["default"] != 1 {

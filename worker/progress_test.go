@@ -18,7 +18,7 @@ import (
 
 func TestAJobEndsWhateverItTookAlong(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	var ran atomic.Int32
 	w.start(func(_ context.Context, job *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {
 		ran.Add(1)
@@ -53,7 +53,7 @@ func TestAJobEndsWhateverItTookAlong(t *testing.T) {
 // TestAForgedRetryEventCostsAWorkerNothing announces more attempts than a job can have had, and than fit into memory.
 func TestAForgedRetryEventCostsAWorkerNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.publish("a", page)
 	started := make(chan struct{})
 	w.start(func(ctx context.Context, _ *jobs.Job, progress *jobs.Progress) *jobs.RunOutcome {

@@ -29,7 +29,7 @@ func await(ctx context.Context, c <-chan struct{}) {
 // The oldest waiting job would be the first that the server drops.
 func TestJobsThatAreStoredAtOnceDropNoWaitingJob(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20})
+	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20, AckWait: longWait})
 	const n = 18 // of 150 KiB each: two thirds of the stream
 	var taken, due, again atomic.Int32
 	turns := map[string]chan struct{}{} // closed when the job may begin to wait
@@ -47,7 +47,7 @@ func TestJobsThatAreStoredAtOnceDropNoWaitingJob(t *testing.T) {
 		}
 		switch {
 		case progress.Why == "" && job.ID == "x0":
-			return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(10 * time.Second), Progress: waiting}
+			return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(time.Hour), Progress: waiting}
 		case progress.Why == "":
 			return &jobs.RunOutcome{Kind: jobs.RunScheduled, At: time.Now().Add(3 * time.Second), Progress: waiting}
 		case job.ID == "x0" || again.Load() == n-1:
@@ -70,6 +70,16 @@ func TestJobsThatAreStoredAtOnceDropNoWaitingJob(t *testing.T) {
 		close(turns[fmt.Sprint("x", i)])
 		w.until("the job to wait", func() bool { fill, err := w.client.Waiting(t.Context()); return err == nil && fill.Msgs == int64(i+1) })
 	}
+	for i := 1; i < n; i++ {
+		w.until("the job to end", w.hasResult(fmt.Sprint("x", i)))
+	}
+	oldest, found, err := w.client.NextWaiting(t.Context(), 0)
+	if err != nil || !found || oldest.ID != "x0" {
+		t.Fatalf("waiting is job %q, %t, %v; want the oldest job to wait still", oldest.ID, found, err)
+	}
+	if released, err := stream.New(w.client).Release(t.Context(), oldest); err != nil || !released {
+		t.Fatalf("released %t, %v", released, err)
+	}
 	w.untilEnded("default", n)
 }
 
@@ -77,7 +87,7 @@ func TestJobsThatAreStoredAtOnceDropNoWaitingJob(t *testing.T) {
 // of them together take a few hundredths of the stream.
 func TestSmallJobsThatBeginToWaitAtOnceAreAllStored(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20})
+	w := newWorld(t, bus.Settings{JobsMaxBytes: 4 << 20, ResultsMaxBytes: 32 << 20, AckWait: longWait})
 	const n = 64
 	var running, forgotten atomic.Int32
 	all := make(chan struct{})

@@ -17,7 +17,7 @@ import (
 
 func TestAWaitCarriesTheAttemptsAndTheSequenceOfTheJob(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.publish("a", page)
 	w.publish("b", page) // so that the sequences of the two streams differ
 	stored, err := w.client.LastMessage(t.Context(), "GOFER_JOBS", "gofer.jobs.default.b")
@@ -149,7 +149,7 @@ func TestALetterThatACrashLeftUnwrittenIsWritten(t *testing.T) {
 
 func TestAnOutcomeIsStoredAsSoonAsThereIsRoomAndTheJobIsNotRunAgain(t *testing.T) {
 	t.Parallel()
-	w := newFullWorld(t, shortWait)
+	w := newFullWorld(t, longWait)
 	var runs atomic.Int32
 	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)

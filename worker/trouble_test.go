@@ -201,7 +201,7 @@ func TestAWorkerSaysThatOutcomesCannotBeStored(t *testing.T) {
 // would send: the server closes the connection of whoever sends that.
 func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})
@@ -218,7 +218,7 @@ func TestAJobOfAnImpossibleNameEndsAndHurtsNoOther(t *testing.T) {
 
 func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	var early, runs atomic.Int32
 	w.start(func(_ context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
@@ -240,7 +240,7 @@ func TestAJobWhoseTimeHasComeByTheServersClockIsRun(t *testing.T) {
 
 func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.start(func(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		if err := client.New(w.client).Cancel(t.Context(), bus.Key{Queue: "default", ID: job.ID}); err != nil {
 			t.Error(err)
@@ -260,7 +260,7 @@ func TestAJobThatIsCancelledWhileItIsParkedDoesNotWait(t *testing.T) {
 // says of a payload that it leaves out.
 func TestAJobThatLooksLikeAWordOfTheServerEnds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		return finished(jobs.Succeeded, "", nil)
 	})

@@ -38,7 +38,7 @@ func (w *world) gone(id string) func() bool {
 
 func TestAJobThatCannotBeStoredWhileItWaitsFails(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	w.blind = true
 	w.change("GOFER_RETRIES", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 100 })
 	var runs atomic.Int32
@@ -100,7 +100,7 @@ func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, bus.Settings{})
+			w := newWorld(t, bus.Settings{AckWait: longWait})
 			w.change("GOFER_EVENTS", change)
 			var runs atomic.Int32
 			w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
@@ -120,7 +120,7 @@ func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {
 
 func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: longWait})
 	var runs atomic.Int32
 	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
@@ -149,7 +149,7 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 
 func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, bus.Settings{})
+	w := newWorld(t, bus.Settings{AckWait: keptWait})
 	taken, sealed := make(chan struct{}), make(chan struct{})
 	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
 		close(taken)
@@ -168,7 +168,7 @@ func TestNoMoreJobsAreTakenThatWouldBeHeld(t *testing.T) {
 	for _, id := range []string{"b", "c", "d", "e"} {
 		w.publish(id, page)
 	}
-	w.until("heartbeats to have kept the job", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 2*shortWait })
+	w.until("heartbeats to have kept the job", func() bool { return time.Since(w.worker.Unsettled()[0].Since) > 3*keptWait/2 })
 	if s := w.worker.Stats(); s.Taken != 1 || s.LeasesLost != 0 {
 		t.Errorf("%d jobs are taken, %d leases lost; want 1 and none", s.Taken, s.LeasesLost)
 	}

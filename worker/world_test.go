@@ -18,10 +18,11 @@ import (
 	"github.com/gofer-mq/gofer/worker"
 )
 
-// shortWait is the ack wait of tests that let leases end. A busy machine ends others as well: a test in which none may end sets
-// longWait.
+// shortWait is the ack wait of tests that let leases end. A busy machine ends others as well: a test in which none may end, or
+// which counts runs, sets longWait, or keptWait if it lasts longer than a lease.
 const (
 	shortWait = 2 * time.Second
+	keptWait  = 8 * time.Second
 	longWait  = 20 * time.Second
 )
 
