@@ -10,7 +10,7 @@ const [server, site] = process.argv.slice(2);
 const nc = await connect({ servers: server });
 const js = jetstream(nc), manager = await jetstreamManager(nc);
 
-// fetch publishes a job and waits for its result. It listens first: the server sends a stored result once.
+// fetch publishes a job and waits for its result. It subscribes first, because the server sends a stored result once.
 async function fetch(job, id = nuid.next(), options = {}) {
   const results = nc.subscribe(`gofer.results.default.${id}`, { max: 1, timeout: 180_000 });
   await js.publish(`gofer.jobs.default.${id}`, JSON.stringify(job), options); // returns when the job is stored
@@ -19,7 +19,7 @@ async function fetch(job, id = nuid.next(), options = {}) {
 
 const page = await fetch({
   url: `${site}/ok`, headers: { "Accept-Language": "en" },
-  proxy: { session: "cart-7" }, // all its jobs go through one proxy while that works
+  proxy: { session: "cart-7" }, // all jobs of a session go through one proxy while it works
 });
 console.log("page:", page.headers.get("Gofer-Outcome"), page.headers.get("Gofer-Status"));
 
@@ -30,7 +30,7 @@ console.log("large:", (await store.getBlob(name.join("/"))).length); // checks t
 
 const reader = await js.consumers.get("GOFER_RESULTS", "reader"); // a durable that gofer setup prepares
 for await (const result of await reader.consume({ max_messages: 1 })) {
-  await result.ackAck(); // the next reader goes on after it
+  await result.ackAck(); // the next reader begins after this result
   if (result.subject === large.subject) {
     console.log("followed:", result.headers.get("Gofer-Outcome"));
     break;
@@ -40,7 +40,7 @@ for await (const result of await reader.consume({ max_messages: 1 })) {
 const failed = await fetch({ url: `${site}/status/503`, retry: { max_attempts: 1 } });
 const dead = failed.subject.replace("results", "dead");
 let letter = null;
-while (!(letter = await manager.streams.getMessage("GOFER_DEAD", { last_by_subj: dead }))); // it follows the result
+while (!(letter = await manager.streams.getMessage("GOFER_DEAD", { last_by_subj: dead }))); // the dead letter is stored after the result
 const hdrs = headers();
 hdrs.set("Gofer-Replay-Of", failed.headers.get("Gofer-Job-Id"));
 const again = await fetch(letter.json(), `replay-${letter.seq}`, { headers: hdrs });

@@ -1,5 +1,5 @@
-"""A client of gofer with nothing but the standard library: it submits a job with headers and a session, waits for its result, and
-follows results with a durable consumer. usage: client.py nats://127.0.0.1:4222 http://SITE, which needs /ok"""
+"""A client of gofer that uses the standard library only. It submits a job with headers and a session, waits for its result, and
+follows results with a durable consumer. usage: client.py nats://127.0.0.1:4222 http://SITE. The site needs the path /ok."""
 
 import json
 import socket
@@ -39,7 +39,7 @@ job_id = "py-%d" % time.time_ns()
 result = "gofer.results.default." + job_id
 send("SUB %s 1\r\nSUB _INBOX.%s.> 2" % (result, job_id))
 
-# All jobs of a session go through one proxy while that works.
+# All jobs of a session go through one proxy while it works.
 job = json.dumps({"url": site + "/ok", "headers": {"Accept-Language": "en"}, "proxy": {"session": "cart-7"}}).encode()
 send("PUB gofer.jobs.default.%s _INBOX.%s.ack %d" % (job_id, job_id, len(job)), job)
 outcome = None
@@ -56,5 +56,5 @@ while subject != result or not reply:  # gofer setup prepares the durable reader
     subject, reply, headers, payload = receive()
     if subject.endswith(".next"):  # a status in place of a message
         sys.exit("the reader brought nothing within 60 s: does it exist, and does nobody else read with it?")
-    send("PUB %s 4" % reply, b"+ACK")  # a result that was acked comes to nobody else
+    send("PUB %s 4" % reply, b"+ACK")  # no other reader gets a result that was acked
 print("followed:", headers["Gofer-Outcome"])

@@ -20,14 +20,14 @@ stored() {
 }
 header() { sed -n "s/^ *$1: *//p" | head -1; }
 
-# fetch publishes a job and prints its result. The id must be new: one whose result is kept is fetched again and stores nothing.
+# fetch publishes a job and prints its result. The id must be new: a job whose id has a kept result is fetched again and stores nothing.
 fetch() {
   nats pub -J "gofer.jobs.default.$1" "$2" "${@:3}" >/dev/null 2>&1 # ends when the job is stored
   stored GOFER_RESULTS "gofer.results.default.$1"
 }
 
 id=sh-$(date +%s%N)
-# All jobs of a session go through one proxy while that works.
+# All jobs of a session go through one proxy while it works.
 fetch "$id-page" '{"url":"'"$site"'/ok","headers":{"Accept-Language":"en"},"proxy":{"session":"cart-7"}}' >"$work/page"
 echo "page: $(header Gofer-Outcome <"$work/page") $(header Gofer-Status <"$work/page")"
 
@@ -36,7 +36,7 @@ object=$(header Gofer-Object <"$work/large") # set because the body is over 512 
 nats object get "${object%%/*}" "${object#*/}" -f --no-progress -O "$work/body" >/dev/null
 echo "large: $(wc -c <"$work/body" | tr -d ' ')"
 
-# gofer setup prepares the durable reader. A result that was acked comes to nobody else.
+# gofer setup prepares the durable reader. No other reader gets a result that was acked.
 until nats consumer next GOFER_RESULTS reader --ack --wait 10s >"$work/next" && grep -q "$id-large" "$work/next"; do :; done
 echo "followed: $(header Gofer-Outcome <"$work/next")"
 
