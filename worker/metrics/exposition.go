@@ -9,9 +9,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// page is a metrics page while it is written, in the Prometheus text format, version 0.0.4. One goroutine writes it.
-// families has every metric by name. A sample of a metric that is not in it would get an empty HELP line; a test
-// compares the two.
+// page is a metrics page while it is written, in the Prometheus text format, version 0.0.4. One goroutine writes it. families has
+// every metric by name. A metric that is missing in families would get an empty HELP line; a test finds such a metric.
 type page struct {
 	families map[string]Family
 	out      []byte
@@ -23,12 +22,13 @@ func (p *page) family(name string) {
 	p.out = append(p.out, "# HELP "+name+" "+f.Help+"\n# TYPE "+name+" "+f.Type+"\n"...)
 }
 
-// sample writes one line; labels are names and values in turn.
+// sample writes one line. labels alternates names and values.
 func (p *page) sample(name string, value float64, labels ...string) {
 	p.out = append(p.out, name...)
+	separator := byte('{')
 	for i := 0; i+1 < len(labels); i += 2 {
-		// The index picks the separator without a branch.
-		p.out = append(p.out, ",{"[boolToInt(i == 0)])
+		p.out = append(p.out, separator)
+		separator = ','
 		p.out = append(p.out, labels[i]...)
 		p.out = append(p.out, '=', '"')
 		p.out = appendLabel(p.out, labels[i+1])
@@ -48,9 +48,9 @@ func (p *page) one(name string, value float64) {
 	p.sample(name, value)
 }
 
-// annotated appends a page of the metrics library, and adds the HELP and TYPE lines that the library has no texts for.
-// The library writes the samples of a family one after the other, so each family gets its lines once.
-func (p *page) annotated(samples []byte) {
+// appendSamples appends a page of the metrics library, and adds the HELP and TYPE lines, which the library does not have. The library
+// writes the samples of a family one after the other, so each family gets its lines once.
+func (p *page) appendSamples(samples []byte) {
 	last := ""
 	for line := range bytes.Lines(samples) {
 		// The library may write comments of its own, such as TYPE lines.
@@ -66,7 +66,7 @@ func (p *page) annotated(samples []byte) {
 	}
 }
 
-// familyOf returns the name of the family that a line belongs to: a histogram has three kinds of samples.
+// familyOf returns the name of the family that a line belongs to. The samples of a histogram have three suffixes, which are cut off.
 func (p *page) familyOf(line []byte) string {
 	name := string(line[:bytes.IndexAny(line, "{ ")])
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -77,18 +77,17 @@ func (p *page) familyOf(line []byte) string {
 	return name
 }
 
-// appendValue appends a number as Prometheus reads it. Whole numbers that a float64 holds exactly are written without a
-// fraction. Infinity and NaN are written as the format has them.
+// appendValue appends a number in the Prometheus format, which has infinity and NaN too. Whole numbers have no fraction.
 func appendValue(out []byte, v float64) []byte {
-	// Exact up to 2^53.
+	// Up to 2^53 a float64 holds each whole number exactly.
 	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 		return strconv.AppendInt(out, int64(v), 10)
 	}
 	return strconv.AppendFloat(out, v, 'g', -1, 64)
 }
 
-// appendLabel writes a value as text.Printable has it, and escapes what the text format knows: backslash and quote. The
-// format has no escape for a control character, and one byte that is no UTF-8 makes its readers refuse the page.
+// appendLabel appends text.Printable of a value, and escapes backslashes and quotes. Printable is necessary because the format has no
+// escape for a control character, and because readers refuse a whole page for one byte that is not UTF-8.
 func appendLabel(out []byte, value string) []byte {
 	value = text.Printable(value)
 	for i := range len(value) {
@@ -100,7 +99,7 @@ func appendLabel(out []byte, value string) []byte {
 	return out
 }
 
-// boolToInt is 1 for true, as gauges show states.
+// boolToInt returns 1 for true, as gauges show states.
 func boolToInt(b bool) int {
 	if b {
 		return 1

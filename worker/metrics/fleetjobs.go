@@ -2,8 +2,8 @@ package metrics
 
 import "github.com/gofer-mq/gofer/jobs"
 
-// writeFleetJobs shows what the queues of the fleet hold. While nobody has counted, there are no samples: zero
-// would be wrong. Running jobs are not written as waiting; gofer_consumer_ack_pending has them.
+// writeFleetJobs writes the jobs of the fleet by queue and state. Without shared counts there are no samples, because zeros would be
+// wrong. gofer_jobs_waiting leaves out running jobs; gofer_consumer_ack_pending has them.
 func (m *Registry) writeFleetJobs(p *page) {
 	if m.gauges.FleetJobs == nil {
 		return
@@ -12,7 +12,7 @@ func (m *Registry) writeFleetJobs(p *page) {
 	if queues == nil {
 		return
 	}
-	// Summed first and written next: the format wants the samples of a metric together.
+	// The sums are computed before anything is written, because the samples of a metric must be together.
 	counts, oldest, overdue := map[[2]string]uint64{}, map[[2]string]float64{}, uint64(0)
 	for queue, q := range queues {
 		overdue += q.Overdue
@@ -24,7 +24,7 @@ func (m *Registry) writeFleetJobs(p *page) {
 		}
 	}
 	p.family("gofer_jobs_waiting")
-	// The labels of the worker's own queues are always there, also with zero.
+	// The series of the queues that this worker serves always exist, also with the value zero.
 	for _, queue := range m.gauges.Queues {
 		for _, state := range jobs.States() {
 			if state != jobs.StateRunning {

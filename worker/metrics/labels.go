@@ -29,8 +29,8 @@ func (m *Registry) queue(name string) string {
 	return rollup.Other
 }
 
-// labelText writes labels, names and values in turn, as a metric's name has them; empty without labels. An odd last
-// name is a mistake of the program and panics.
+// labelText returns labels in the form that follows a metric's name; empty without labels. labels alternates names and values. An odd
+// number of them is a mistake of this package and panics.
 func labelText(labels []string) string {
 	if len(labels) == 0 {
 		return ""
@@ -46,8 +46,8 @@ func labelText(labels []string) string {
 	return string(append(text, '}'))
 }
 
-// pick returns the element of a label, or that of the common label "other" if the list has no such label. So list
-// must have "other", or hold every label that can come.
+// pick returns the element of a label, or the element of "other" if list does not have the label. So list must have either "other" or
+// every label that can occur.
 func pick[V any](list map[string]V, label string) V {
 	if v, ok := list[label]; ok {
 		return v
@@ -55,12 +55,11 @@ func pick[V any](list map[string]V, label string) V {
 	return list[rollup.Other]
 }
 
-// seconds are the buckets of attempts and jobs: a proxied fetch takes from a tenth of a second to minutes. Each bucket is
-// a series of every histogram, and a page with 32 queues has to stay below 1,300 of them.
+// seconds returns the upper bounds of the buckets for durations of attempts and jobs: a fetch through a proxy takes from a tenth of a
+// second to minutes. Each bucket is a series of every histogram, and a page with 32 queues must stay below 1,300 series.
 func seconds() []float64 { return []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300} }
 
-// outcomes, states and the lists below are the values that labels may have. They are closed, so the number of series is
-// known.
+// outcomes, states and the functions below return closed lists of label values, so the number of series is bounded.
 func outcomes() []string { return []string{jobs.Succeeded, jobs.Failed, jobs.Cancelled} }
 
 func states() []string { return []string{"closed", "half_open", "open"} }
@@ -74,20 +73,20 @@ func asyncKinds() []string { return []string{"permission", "slow_consumer", roll
 // ackKinds are the messages of a worker about a job that it holds.
 func ackKinds() []string { return []string{"heartbeat", "ack", "hand_back"} }
 
-// retryKinds tell where a retry waits: in the worker, or in the stream.
+// retryKinds says where a retry waits: in the worker (inline), or in the stream (scheduled).
 func retryKinds() []string { return []string{jobs.RetryInline, jobs.RetryScheduled} }
 
-// faults are those that a retry may be due to; any other one counts as "other".
+// faults are the faults that cause retries; an unknown one counts as "other".
 func faults() []string {
 	return []string{string(jobs.FaultProxy), string(jobs.FaultTarget), string(jobs.FaultPair), string(jobs.FaultUnclear), rollup.Other}
 }
 
-// deadReasons are the codes of jobs that failed: a cancelled one gets no dead letter.
+// deadReasons are the error codes of failed jobs: a cancelled job leaves no dead letter.
 func deadReasons() []string {
 	return slices.DeleteFunc(rollup.JobErrors(), func(code string) bool { return code == jobs.ErrCancelled })
 }
 
-// strategies are all that a fleet may switch to while the worker runs, not the current one alone.
+// strategies are all strategies, because the fleet may change its strategy while the worker runs.
 func strategies() (out []string) {
 	for _, s := range rotation.Strategies() {
 		out = append(out, string(s))

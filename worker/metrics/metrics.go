@@ -15,14 +15,13 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Gauges are what a metrics page reads at the moment it is asked for. A function that is nil leaves its metric out;
-// none may block, for it delays the whole page. They are called by the goroutine that writes the page, so they must
-// be safe beside the worker's own goroutines.
+// Gauges are the functions that a metrics page reads when it is written. If a function is nil, its metric is left out. No function
+// may block, because it would delay the whole page. The goroutine that writes the page calls the functions, so they must be safe for
+// concurrent use.
 type Gauges struct {
 	// Version and Revision are those of the program, ConfigHash distinguishes configurations.
 	Version, Revision, ConfigHash string
-	// Queues are those that the worker serves, at most 32; any other one is counted as "other", together with one that
-	// bears this name.
+	// Queues are those that the worker serves, at most 32. All other queues are counted as "other", and so is a queue of this name.
 	Queues []string
 	// InFlight is the number of running jobs by queue, Slots how many there may be.
 	InFlight func() map[string]int
@@ -31,55 +30,55 @@ type Gauges struct {
 	Ready, Draining, Connected func() bool
 	// Loop reads the counters of the worker's loop.
 	Loop func() Loop
-	// ProxyStates counts the pool by breaker state, EachProxy walks it: id and state. The second one is asked only for
-	// a page with ?proxies.
+	// ProxyStates counts the proxies of the pool by breaker state. EachProxy yields the id and the state of each proxy; only a page
+	// with ?proxies calls it.
 	ProxyStates func() map[string]int
 	EachProxy   func() iter.Seq2[string, string]
-	// ProxiesAvoided counts those that other workers found dead.
+	// ProxiesAvoided counts the proxies that other workers found dead.
 	ProxiesAvoided func() int
-	// Sites counts the sites that the worker remembers by state, one of "resting", "returning" and "other". SitesFollowed counts
-	// those that rest because other workers found them silent.
+	// Sites counts the sites that the worker remembers by state: "resting", "returning" or "other". SitesFollowed counts the sites that
+	// rest because of a finding of another worker.
 	Sites         func() map[string]int
 	SitesFollowed func() int
-	// InOutage reports whether the pool fails as a whole.
+	// InOutage reports whether the pool has an outage.
 	InOutage func() bool
-	// DomainWaits is how many times a job had to wait for its turn at a site.
+	// DomainWaits counts how often a job had to wait because of the rate or concurrency limit of a domain.
 	DomainWaits func() int64
-	// Hedges is how many attempts began beside a slow one, and brought the job's result, or lost, or failed like that one.
+	// Hedges counts the hedges that brought the job's result, that lost against the slow attempt, and that failed like it.
 	Hedges func() (won, lost, failed int64)
-	// DelayedRetries is how many retries waited longer because the retry budget was used up.
+	// DelayedRetries counts the retries that waited longer because the retry budget was used up.
 	DelayedRetries func() int64
-	// IdleConns is the number of open connections that wait for a next attempt.
+	// IdleConns is the number of idle connections that a later attempt may use.
 	IdleConns func() int
-	// Backlog is what the streams hold by queue, as last heard: it must not ask the server.
+	// Backlog returns the last known state of the consumers by queue. It must not ask the server.
 	Backlog func() map[string]Backlog
-	// FleetJobs is what the queues of the fleet hold, as shared last; nil while nobody shares it.
+	// FleetJobs returns the job counts of the fleet by queue that were shared last; nil if no worker shares them.
 	FleetJobs func() map[string]FleetJobs
-	// RTT is the round-trip time to the server, as it was measured last; zero before the first measurement.
+	// RTT is the latest measurement of the round-trip time to the server; zero before the first one.
 	RTT func() time.Duration
-	// Book is where the rollup gauges are read: the same hours that the API shows by default.
+	// Book returns the book of the rollup gauges. It has the same hours that the API shows by default.
 	Book func() *rollup.Book
 	// Process adds the metrics of the Go runtime and of the process.
 	Process bool
 }
 
-// Loop are the counters of the worker's loop since its start. Overdue are the waiting jobs that it released because the server
-// had not, SiteReleases those that it released for a site.
+// Loop has the counters of the worker's loop since its start. Overdue counts the jobs that the worker released because the server
+// had not released them at their time, SiteReleases the jobs that it released for a site.
 type Loop struct{ Scheduled, HandedBack, LeasesLost, Duplicates, Overdue, SiteReleases int64 }
 
-// Backlog is what a queue's consumers hold: jobs that nobody has taken, and jobs that workers hold. No worker gets jobs of
-// a paused queue.
+// Backlog is the state of a queue's consumers: Pending counts the jobs that no worker has taken, AckPending the jobs that workers
+// hold. JetStream delivers no jobs of a paused queue.
 type Backlog struct {
 	Pending    int64 `json:"pending"`
 	AckPending int64 `json:"ack_pending"`
 	Paused     bool  `json:"paused"`
-	// Redelivered counts those of AckPending that were delivered more than once. Waiting is the number of open pulls.
+	// Redelivered counts the jobs of AckPending that were delivered more than once. Waiting is the number of open pulls.
 	Redelivered int64 `json:"-"`
 	Waiting     int64 `json:"-"`
 }
 
-// FleetJobs is what a queue of the fleet holds: jobs by state, how old the oldest one is by state, in seconds, and how many of
-// those that wait are overdue.
+// FleetJobs has the jobs of one queue of the fleet: their number by state, the age of the oldest one by state in seconds, and the
+// number of overdue jobs.
 type FleetJobs struct {
 	Jobs    map[string]uint64
 	Oldest  map[string]float64
@@ -95,14 +94,14 @@ type Registry struct {
 	set      *vm.Set
 	proxies  proxyCounters
 
-	// Counters of jobs. Keys are the labels, and "other" stands for the rest.
-	taken     map[string]*vm.Counter
-	again     map[string]*vm.Counter
-	queueWait *vm.PrometheusHistogram
-	jobs      map[[2]string]*classCounters // queue, outcome
-	dead      map[string]*vm.Counter
-	durations map[string]*vm.PrometheusHistogram
-	perJob    *vm.PrometheusHistogram
+	// Counters of jobs. Keys are the values of the labels; "other" stands for all values without a key of their own.
+	received       map[string]*vm.Counter // by queue, redeliveries included
+	redelivered    map[string]*vm.Counter // by queue
+	queueWait      *vm.PrometheusHistogram
+	jobs           map[[2]string]*classCounters // queue, outcome
+	deadLetters    map[string]*vm.Counter       // by error code
+	durations      map[string]*vm.PrometheusHistogram
+	attemptsPerJob *vm.PrometheusHistogram
 	// Counters of attempts, picks and retries.
 	attempts    map[string]*classCounters // by reason, "none" when there is an answer
 	attemptTime map[bool]*vm.PrometheusHistogram
@@ -140,13 +139,13 @@ func New(g Gauges) *Registry {
 // Gauges returns the functions that the page reads. Nobody may change them, since pages are written at any time.
 func (m *Registry) Gauges() *Gauges { return &m.gauges }
 
-// CountTaken counts a job that was taken after a wait. again means that it was taken before. Then the wait is not measured,
-// because it would include the first run.
-func (m *Registry) CountTaken(queue string, waited time.Duration, again bool) {
+// CountTaken counts a job that the worker received after a wait. isRedelivered means that the job was delivered before. Then the
+// wait is not measured, because it would include the first run.
+func (m *Registry) CountTaken(queue string, waited time.Duration, isRedelivered bool) {
 	queue = m.queue(queue)
-	m.taken[queue].Inc()
-	if again {
-		m.again[queue].Inc()
+	m.received[queue].Inc()
+	if isRedelivered {
+		m.redelivered[queue].Inc()
 		return
 	}
 	m.queueWait.Update(waited.Seconds())
@@ -172,7 +171,7 @@ func (m *Registry) CountSiteWait(state string) {
 	}
 }
 
-// CountAttempt counts an attempt that ended. A counter never goes down, so bytes below zero count as none.
+// CountAttempt counts an attempt that ended. A counter never decreases, so a negative number of bytes counts as zero.
 func (m *Registry) CountAttempt(f rollup.AttemptFact) {
 	reason := f.Reason
 	if reason == "" && f.Fault == jobs.FaultNone {
@@ -195,20 +194,20 @@ func (m *Registry) CountJob(f rollup.JobFact) {
 		outcome = jobs.Failed
 	}
 	m.jobs[[2]string{m.queue(f.Queue), outcome}].inc(f.Status)
-	// A cancelled job has no histogram.
+	// Cancelled jobs have no histogram.
 	if d := m.durations[outcome]; d != nil {
 		d.Update(f.Duration.Seconds())
 	}
-	m.perJob.Update(float64(f.Attempts))
+	m.attemptsPerJob.Update(float64(f.Attempts))
 }
 
 // CountDeadLetter counts a dead letter by the job's error code.
-func (m *Registry) CountDeadLetter(reason string) { pick(m.dead, reason).Inc() }
+func (m *Registry) CountDeadLetter(reason string) { pick(m.deadLetters, reason).Inc() }
 
 // CountRetry counts an announced retry.
 func (m *Registry) CountRetry(e jobs.RetryEvent) {
 	kind, fault := e.Kind, string(e.Fault)
-	// What does not wait in the worker waits in the stream, also with a kind that this version does not know.
+	// A kind that this version does not know counts as scheduled, because the labels are a closed list.
 	if kind != jobs.RetryInline {
 		kind = jobs.RetryScheduled
 	}

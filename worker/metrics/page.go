@@ -14,12 +14,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Write returns the page. Of proxies it names the busiest, at most that many; none by default. Pages may be written
-// at the same time. Each belongs to its caller.
+// Write returns the page. It names at most that many proxies, the busiest ones; none if proxies is zero. Several goroutines may call
+// Write at the same time. The returned slice belongs to the caller.
 func (m *Registry) Write(proxies int) []byte {
 	began := time.Now()
 	var buf bytes.Buffer
-	// The counters come first, since the scrape's own time is measured last.
+	// The duration of the scrape is the last sample, so that it covers all others.
 	m.set.WritePrometheus(&buf)
 	p := page{families: m.families, out: make([]byte, 0, 2*buf.Len())}
 	p.family("gofer_build_info")
@@ -27,7 +27,7 @@ func (m *Registry) Write(proxies int) []byte {
 	p.family("gofer_config_hash_info")
 	p.sample("gofer_config_hash_info", 1, "hash", m.gauges.ConfigHash)
 	// The two families above are not counters, so the library does not have them.
-	p.annotated(buf.Bytes())
+	p.appendSamples(buf.Bytes())
 	m.writeStates(&p)
 	m.writeLoop(&p)
 	m.writeQueues(&p)
@@ -125,8 +125,8 @@ func (m *Registry) writeQueues(p *page) {
 	}
 }
 
-// byQueue writes a line for each queue served, and one for all others together. A queue that is served and not in
-// queues has the value zero.
+// byQueue writes a sample for each served queue, and one for all other queues together. A served queue that is not in queues has the
+// value zero.
 func (m *Registry) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
 	sums := map[string]int64{}
 	for queue := range queues {
@@ -139,7 +139,7 @@ func (m *Registry) byQueue(p *page, name string, queues iter.Seq[string], value 
 	}
 }
 
-// writeRollups shows the running and the previous hour. The hour itself is no label: that would be new series for ever.
+// writeRollups writes the running and the previous hour. The hour itself is no label, because each hour would add series.
 func (m *Registry) writeRollups(p *page) {
 	if m.gauges.Book == nil {
 		return

@@ -15,7 +15,7 @@ import (
 // maxProxySeries bounds the proxies that are counted by name. They cost memory even if no page ever asks for them.
 const maxProxySeries = 20_000
 
-// proxyCounters count by proxy for the pages that ask for it. The zero value is ready.
+// proxyCounters counts attempts by proxy, for pages with ?proxies. The zero value is ready.
 type proxyCounters struct {
 	mu   sync.RWMutex // guards byID; the counters themselves are atomic
 	byID map[string]*proxyCounter
@@ -24,14 +24,13 @@ type proxyCounters struct {
 // proxyCounter counts the attempts through one proxy. latency is a moving mean, in nanoseconds.
 type proxyCounter struct{ attempts, failures, bytes, latency atomic.Int64 }
 
-// addDuration moves the mean an eighth of the way to d. Of two calls at the same time one may be lost, which does no harm
-// to a mean.
+// addDuration moves the mean an eighth of the way to d. If two goroutines call it at the same time, one duration may be lost. That
+// is harmless for a mean, so there is no loop around the load and the store.
 func (c *proxyCounter) addDuration(d time.Duration) {
 	old := c.latency.Load()
 	if old == 0 {
 		old = int64(d)
 	}
-	// The load and the store are two steps, on purpose without a loop.
 	c.latency.Store(old + (int64(d)-old)/8)
 }
 
@@ -65,7 +64,6 @@ func (p *proxyCounters) counter(id string) *proxyCounter {
 	if p.byID == nil {
 		p.byID = map[string]*proxyCounter{}
 	}
-	// Beyond the bound it counts into nothing, and the sums of the page stay those of the known proxies.
 	c = &proxyCounter{}
 	if len(p.byID) < maxProxySeries {
 		p.byID[id] = c
@@ -80,14 +78,14 @@ type proxyRow struct {
 	latency                   time.Duration
 }
 
-// writeProxies writes the metrics of the busiest proxies, at most so many. It avoids the general sample, because a
-// page with 20,000 proxies has 100,000 lines.
+// writeProxies writes the metrics of the limit busiest proxies. It does not call sample, which is slower, because a page with 20,000
+// proxies has 100,000 lines.
 func (m *Registry) writeProxies(p *page, limit int) {
 	if m.gauges.EachProxy == nil {
 		return
 	}
 	rows := m.proxyRows(limit)
-	p.out = slices.Grow(p.out, len(rows)*5*64) // five lines each: growing bit by bit costs more than writing
+	p.out = slices.Grow(p.out, len(rows)*5*64) // five lines of about 64 bytes for each proxy; growing in steps costs more than writing
 	column := func(name string, value func(*proxyRow) float64) {
 		p.family(name)
 		for i := range rows {
@@ -103,7 +101,7 @@ func (m *Registry) writeProxies(p *page, limit int) {
 	column("gofer_proxy_state", func(r *proxyRow) float64 { return stateNumber(r.state) })
 }
 
-// stateNumber is a breaker's state as a number, ordered so that an average or a maximum over proxies makes sense.
+// stateNumber returns the number of a breaker's state. The order makes an average or a maximum over proxies meaningful.
 func stateNumber(state string) float64 {
 	switch state {
 	case "closed":
@@ -114,10 +112,10 @@ func stateNumber(state string) float64 {
 	return 2
 }
 
-// proxyRows are the busiest proxies of the pool, in the pool's order when all of them fit.
+// proxyRows returns the limit busiest proxies of the pool; in the order of the pool if it has no more than limit proxies, because
+// sorting 100,000 proxies is slow.
 func (m *Registry) proxyRows(limit int) []proxyRow {
 	rows := m.proxies.rows(m.gauges.EachProxy())
-	// Sorting 100,000 proxies is saved when all of them are shown.
 	if len(rows) > limit {
 		slices.SortFunc(rows, func(a, b proxyRow) int {
 			return cmp.Or(cmp.Compare(b.attempts, a.attempts), cmp.Compare(a.id, b.id))
@@ -127,8 +125,8 @@ func (m *Registry) proxyRows(limit int) []proxyRow {
 	return rows
 }
 
-// rows reads the counters of the pool's proxies and forgets those of the ones that left it. pool must not call back
-// into p, which is locked meanwhile.
+// rows reads the counters of the pool's proxies, and forgets the counters of proxies that have left the pool. pool must not call a
+// method of p, because p is locked meanwhile.
 func (p *proxyCounters) rows(pool iter.Seq2[string, string]) []proxyRow {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +141,7 @@ func (p *proxyCounters) rows(pool iter.Seq2[string, string]) []proxyRow {
 		}
 		rows = append(rows, row)
 	}
-	// Somebody has left the pool. The map is rebuilt only then.
+	// A proxy has left the pool. Only then the map is rebuilt.
 	if found < len(p.byID) {
 		p.keepOnly(rows)
 	}

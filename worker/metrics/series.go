@@ -9,11 +9,11 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// makeJobs creates every series of jobs at zero: a series that began with its first failure would hide that failure from
-// a rate.
+// makeJobs creates every series of jobs at zero. If a series began with its first failure, a rate over the series would not show
+// that failure.
 func (m *Registry) makeJobs() {
-	m.taken = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
-	m.again = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
+	m.received = m.counters("gofer_jobs_received_total", "queue", m.gauges.Queues)
+	m.redelivered = m.counters("gofer_job_redeliveries_total", "queue", m.gauges.Queues)
 	m.queueWait = m.histogram("gofer_job_queue_wait_seconds", []float64{0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200})
 	m.jobs = map[[2]string]*classCounters{}
 	m.durations = map[string]*vm.PrometheusHistogram{}
@@ -22,14 +22,14 @@ func (m *Registry) makeJobs() {
 			m.jobs[[2]string{queue, outcome}] = m.byClass("gofer_jobs_total", "queue", queue, "outcome", outcome)
 		}
 	}
-	for _, outcome := range []string{jobs.Succeeded, jobs.Failed} { // a cancelled job's says nothing
+	for _, outcome := range []string{jobs.Succeeded, jobs.Failed} { // the duration of a cancelled job means nothing
 		m.durations[outcome] = m.histogram("gofer_job_duration_seconds", seconds(), "outcome", outcome)
 	}
-	m.dead = m.counters("gofer_dead_jobs_total", "reason", deadReasons())
-	m.perJob = m.histogram("gofer_attempts_per_job", []float64{0, 1, 2, 3, 5, jobs.MaxMaxAttempts})
+	m.deadLetters = m.counters("gofer_dead_jobs_total", "reason", deadReasons())
+	m.attemptsPerJob = m.histogram("gofer_attempts_per_job", []float64{0, 1, 2, 3, 5, jobs.MaxMaxAttempts})
 }
 
-// makeAttempts creates the series of attempts, also at zero.
+// makeAttempts creates the series of attempts at zero, for the same reason.
 func (m *Registry) makeAttempts() {
 	m.attempts = map[string]*classCounters{"none": m.byClass("gofer_attempts_total", "outcome", "answered", "reason", "none")}
 	for _, reason := range rollup.Reasons() {
@@ -67,8 +67,7 @@ func (m *Registry) makeRotation() {
 	}
 }
 
-// makeNATS creates the series about the connection and what is published on it. Their labels do not depend on the
-// configuration.
+// makeNATS creates the series of the connection, of acks and of published messages.
 func (m *Registry) makeNATS() {
 	m.reconnects = m.counter("gofer_nats_reconnects_total")
 	m.asyncErrors = m.counters("gofer_nats_async_errors_total", "kind", asyncKinds())
@@ -84,7 +83,7 @@ func (m *Registry) makeNATS() {
 	m.flushes = m.byOutcome("gofer_rollup_flushes_total")
 }
 
-// counter creates a counter. Names and labels are a programmer's, so a duplicate panics.
+// counter creates a counter. It panics on a duplicate, because names and labels are constants of this package.
 func (m *Registry) counter(name string, labels ...string) *vm.Counter {
 	return m.set.NewCounter(name + labelText(labels))
 }
@@ -106,8 +105,7 @@ func (m *Registry) byOutcome(name string, labels ...string) map[bool]*vm.Counter
 	}
 }
 
-// histogram creates a histogram with the given upper bounds, in seconds or bytes. The bounds are those of the
-// buckets without +Inf, which the library adds.
+// histogram creates a histogram whose buckets have these upper bounds, in seconds or bytes. The library adds the bucket +Inf.
 func (m *Registry) histogram(name string, bounds []float64, labels ...string) *vm.PrometheusHistogram {
 	return m.set.NewPrometheusHistogramExt(name+labelText(labels), bounds)
 }

@@ -1,5 +1,5 @@
-// A client of gofer in Node. It submits jobs with headers and a session, waits for their results, reads a large body from the object
-// store, follows results with a durable consumer, and replays a dead letter.
+// A client of gofer in Node. It submits jobs with headers and a session, waits for their results, reads a large body from the
+// object store, follows results with a durable consumer, and replays a dead letter.
 // usage: npm ci && node client.mjs nats://127.0.0.1:4222 http://SITE
 // The site needs the paths /ok, /bytes/600000 with so many bytes, and /status/503 with that status.
 import { connect, headers, nuid } from "@nats-io/transport-node";
@@ -40,7 +40,7 @@ for await (const result of await reader.consume({ max_messages: 1 })) {
 const failed = await fetch({ url: `${site}/status/503`, retry: { max_attempts: 1 } });
 const dead = failed.subject.replace("results", "dead");
 let letter = null;
-while (!(letter = await manager.streams.getMessage("GOFER_DEAD", { last_by_subj: dead }))); // the dead letter is stored after the result
+while (!(letter = await manager.streams.getMessage("GOFER_DEAD", { last_by_subj: dead }))); // stored after the result
 const hdrs = headers();
 hdrs.set("Gofer-Replay-Of", failed.headers.get("Gofer-Job-Id"));
 const again = await fetch(letter.json(), `replay-${letter.seq}`, { headers: hdrs });

@@ -20,7 +20,7 @@ stored() {
 }
 header() { sed -n "s/^ *$1: *//p" | head -1; }
 
-# fetch publishes a job and prints its result. The id must be new: a job whose id has a kept result is fetched again and stores nothing.
+# fetch publishes a job and prints its result. The id must be new: a job whose result is kept stores nothing.
 fetch() {
   nats pub -J "gofer.jobs.default.$1" "$2" "${@:3}" >/dev/null 2>&1 # ends when the job is stored
   stored GOFER_RESULTS "gofer.results.default.$1"
