@@ -24,10 +24,16 @@ func (w *world) named(name string) (p *program, addr string) {
 	return w.worker(addr), addr
 }
 
-// read runs a verb with --json and reads what it prints.
+// read runs a verb with --json and reads what it prints. It runs the verb again if no worker answers: a busy one may answer later
+// than it is waited for.
 func read[T any](t *testing.T, args ...string) (out T) {
 	t.Helper()
-	code, text, errOut := gofer(t, "", append(args, "--json")...)
+	var code int
+	var text, errOut string
+	testenv.Eventually(t, fmt.Sprintf("an answer to gofer %v", args), func() bool {
+		code, text, errOut = gofer(t, "", append(args, "--json")...)
+		return !strings.Contains(errOut, control.ErrNoWorkers.Error())
+	})
 	if code != exitOK {
 		t.Fatalf("gofer %v: exit %d, %s", args, code, errOut)
 	}

@@ -129,10 +129,12 @@ func TestARestingSiteIsKnownToTheFleetUntilItAnswersOneWorker(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	a, b := f.joinSites("a"), f.joinSites("b")
+	began := time.Now()
 	a.fail("shop.test")
 	testenv.Eventually(t, "b to know the rest", func() bool { return b.rests("shop.test") })
 	s, _ := b.table.StatusOf("shop.test")
-	if own, _ := a.table.StatusOf("shop.test"); !s.Foreign || s.Until.Before(own.Until.Add(-time.Second)) || s.Until.After(own.Until.Add(2*time.Second)) {
+	latest := time.Since(began) + time.Second // a busy server stores the finding as late as that
+	if own, _ := a.table.StatusOf("shop.test"); !s.Foreign || s.Until.Before(own.Until.Add(-time.Second)) || s.Until.After(own.Until.Add(latest)) {
 		t.Errorf("b: %+v, want the rest of a: %+v", s, own)
 	}
 	if b.CountFollowed() != 1 || a.CountFollowed() != 0 {

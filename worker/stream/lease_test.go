@@ -31,13 +31,16 @@ func TestAHeartbeatKeepsAJob(t *testing.T) {
 	const ackWait = 4 * time.Second
 	in := install(t, bus.Settings{AckWait: ackWait})
 	consumer, msg := in.take(t, "a")
+	before, isLate := time.Now(), false // a machine that is too slow does not keep it
 	for range 5 {
 		renewed := time.Now()
 		must(t, in.Heartbeat(soon(t), msg))
+		isLate = isLate || time.Since(before) >= ackWait
+		before = renewed
 		batch, err := consumer.Fetch(1, jetstream.FetchMaxWait(ackWait/4))
 		must(t, err)
 		for range batch.Messages() {
-			if time.Since(renewed) < ackWait { // else the machine is too slow to keep it
+			if !isLate && time.Since(renewed) < ackWait {
 				t.Fatal("the job was given to another one")
 			}
 		}
