@@ -209,7 +209,7 @@ func TestAMatchEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	found, err := job.Ban.MatchBody(ctx, bytes.Repeat([]byte("a"), 1<<20)) // that takes many seconds
-	if took := time.Since(began); found || !errors.Is(err, context.DeadlineExceeded) || took > 5*time.Second {
+	if took := time.Since(began); found || !errors.Is(err, context.DeadlineExceeded) || took > 20*time.Second {
 		t.Errorf("found %v, %v after %v; want that it ends with its context", found, err, took)
 	}
 }

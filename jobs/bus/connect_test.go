@@ -90,14 +90,15 @@ func TestConnectEndsWithItsContext(t *testing.T) {
 	servers := "nats://" + muteListener(t) + ",nats://" + muteListener(t)
 	stop := errors.New("stop")
 	for _, patient := range []bool{false, true} {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		time.AfterFunc(20*time.Millisecond, func() { cancel(stop) })
-		began := time.Now()
-		_, err := bus.Connect(ctx, bus.Dial{URL: servers, Patient: patient}, quiet())
-		isError(t, err, stop)
-		if took := time.Since(began); took > 4*time.Second { // a server has five
-			t.Errorf("patient %v: ended after %s", patient, took)
-		}
+		// A server has five seconds. A busy machine may be late, but not each time.
+		testenv.Eventually(t, fmt.Sprint("the end of a connect, patient ", patient), func() bool {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(20*time.Millisecond, func() { cancel(stop) })
+			began := time.Now()
+			_, err := bus.Connect(ctx, bus.Dial{URL: servers, Patient: patient}, quiet())
+			isError(t, err, stop)
+			return time.Since(began) < 4*time.Second
+		})
 	}
 	// A deadline holds for all servers together.
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

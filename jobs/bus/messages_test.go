@@ -107,11 +107,12 @@ func TestReadingEndsWithoutAConnection(t *testing.T) {
 	in := install(t, bus.Settings{})
 	in.server.Stop()
 	testenv.Eventually(t, "the end of the connection", func() bool { return !in.nc.IsConnected() })
-	began := time.Now()
-	isError(t, in.ReadFrom(context.Background(), "ROLLUPS", in.names.AllHours(), 1, func(bus.Message) {}), nats.ErrDisconnected)
-	if took := time.Since(began); took > 4*time.Second { // an answer has five
-		t.Errorf("took %v, want no wait for an answer that cannot come", took)
-	}
+	// An answer has five seconds. A busy machine may be late, but not each time.
+	testenv.Eventually(t, "a read that waits for no answer that cannot come", func() bool {
+		began := time.Now()
+		isError(t, in.ReadFrom(context.Background(), "ROLLUPS", in.names.AllHours(), 1, func(bus.Message) {}), nats.ErrDisconnected)
+		return time.Since(began) < 4*time.Second
+	})
 }
 
 // TestCountersOfAnOlderVersionStay has the stream that workers of an older version add to, under the same name. It takes no part,

@@ -100,7 +100,7 @@ func TestTimeBounds(t *testing.T) {
 	} {
 		began := time.Now()
 		o := r.do(c.payload)
-		if o.Result.Error != c.code || time.Since(began) > 4*time.Second {
+		if o.Result.Error != c.code || time.Since(began) > 20*time.Second {
 			t.Errorf("%s: %s after %v, want %s soon", name, o.Result.Error, time.Since(began), c.code)
 		}
 	}
