@@ -10,9 +10,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// classCounters are the counters of a metric that differ only in the label class. Most combinations of an outcome and a class never
-// occur, so a counter is made when it is first needed. The most frequent one is made at once, so that a rate shows its first event.
-// Any number of goroutines may use it.
+// classCounters are the counters of a metric that differ only in the label class. Most combinations of an outcome and a class
+// never occur, so a counter is made when it is first needed. The most frequent one is made at once, so that a rate shows its
+// first event. Any number of goroutines may use it.
 type classCounters struct {
 	set    *vm.Set
 	name   string

@@ -48,8 +48,8 @@ func (p *page) one(name string, value float64) {
 	p.sample(name, value)
 }
 
-// appendSamples appends a page of the metrics library, and adds the HELP and TYPE lines, which the library does not have. The library
-// writes the samples of a family one after the other, so each family gets its lines once.
+// appendSamples appends a page of the metrics library, and adds the HELP and TYPE lines, which the library does not have. The
+// library writes the samples of a family one after the other, so each family gets its lines once.
 func (p *page) appendSamples(samples []byte) {
 	last := ""
 	for line := range bytes.Lines(samples) {
@@ -66,7 +66,8 @@ func (p *page) appendSamples(samples []byte) {
 	}
 }
 
-// familyOf returns the name of the family that a line belongs to. The samples of a histogram have three suffixes, which are cut off.
+// familyOf returns the name of the family that a line belongs to. The samples of a histogram have three suffixes, which are cut
+// off.
 func (p *page) familyOf(line []byte) string {
 	name := string(line[:bytes.IndexAny(line, "{ ")])
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -86,8 +87,8 @@ func appendValue(out []byte, v float64) []byte {
 	return strconv.AppendFloat(out, v, 'g', -1, 64)
 }
 
-// appendLabel appends text.Printable of a value, and escapes backslashes and quotes. Printable is necessary because the format has no
-// escape for a control character, and because readers refuse a whole page for one byte that is not UTF-8.
+// appendLabel appends text.Printable of a value, and escapes backslashes and quotes. Printable is necessary because the format
+// has no escape for a control character, and because readers refuse a whole page for one byte that is not UTF-8.
 func appendLabel(out []byte, value string) []byte {
 	value = text.Printable(value)
 	for i := range len(value) {

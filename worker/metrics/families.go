@@ -2,8 +2,8 @@ package metrics
 
 import "slices"
 
-// Family is one metric family of the page: its name, its type (counter, gauge or histogram) and its help text. A change of a name or
-// of a meaning breaks dashboards, so it needs an entry in the changelog.
+// Family is one metric family of the page: its name, its type (counter, gauge or histogram) and its help text. A change of a name
+// or of a meaning breaks dashboards, so it needs an entry in the changelog.
 type Family struct{ Name, Type, Help string }
 
 // Families lists every metric that a page can have. Tests compare dashboards, alert rules and documents with this list.

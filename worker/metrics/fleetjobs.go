@@ -2,8 +2,8 @@ package metrics
 
 import "github.com/gofer-mq/gofer/jobs"
 
-// writeFleetJobs writes the jobs of the fleet by queue and state. Without shared counts there are no samples, because zeros would be
-// wrong. gofer_jobs_waiting leaves out running jobs; gofer_consumer_ack_pending has them.
+// writeFleetJobs writes the jobs of the fleet by queue and state. Without shared counts there are no samples, because zeros would
+// be wrong. gofer_jobs_waiting leaves out running jobs; gofer_consumer_ack_pending has them.
 func (m *Registry) writeFleetJobs(p *page) {
 	if m.gauges.FleetJobs == nil {
 		return

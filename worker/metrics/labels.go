@@ -29,8 +29,8 @@ func (m *Registry) queue(name string) string {
 	return rollup.Other
 }
 
-// labelText returns labels in the form that follows a metric's name; empty without labels. labels alternates names and values. An odd
-// number of them is a mistake of this package and panics.
+// labelText returns labels in the form that follows a metric's name; empty without labels. labels alternates names and values. An
+// odd number of them is a mistake of this package and panics.
 func labelText(labels []string) string {
 	if len(labels) == 0 {
 		return ""
@@ -46,8 +46,8 @@ func labelText(labels []string) string {
 	return string(append(text, '}'))
 }
 
-// pick returns the element of a label, or the element of "other" if list does not have the label. So list must have either "other" or
-// every label that can occur.
+// pick returns the element of a label, or the element of "other" if list does not have the label. So list must have either
+// "other" or every label that can occur.
 func pick[V any](list map[string]V, label string) V {
 	if v, ok := list[label]; ok {
 		return v
@@ -55,8 +55,8 @@ func pick[V any](list map[string]V, label string) V {
 	return list[rollup.Other]
 }
 
-// seconds returns the upper bounds of the buckets for durations of attempts and jobs: a fetch through a proxy takes from a tenth of a
-// second to minutes. Each bucket is a series of every histogram, and a page with 32 queues must stay below 1,300 series.
+// seconds returns the upper bounds of the buckets for durations of attempts and jobs: a fetch through a proxy takes from a tenth
+// of a second to minutes. Each bucket is a series of every histogram, and a page with 32 queues must stay below 1,300 series.
 func seconds() []float64 { return []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300} }
 
 // outcomes, states and the functions below return closed lists of label values, so the number of series is bounded.

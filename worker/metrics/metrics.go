@@ -15,13 +15,14 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Gauges are the functions that a metrics page reads when it is written. If a function is nil, its metric is left out. No function
-// may block, because it would delay the whole page. The goroutine that writes the page calls the functions, so they must be safe for
-// concurrent use.
+// Gauges are the functions that a metrics page reads when it is written. If a function is nil, its metric is left out. No
+// function may block, because it would delay the whole page. The goroutine that writes the page calls the functions, so they must
+// be safe for concurrent use.
 type Gauges struct {
 	// Version and Revision are those of the program, ConfigHash distinguishes configurations.
 	Version, Revision, ConfigHash string
-	// Queues are those that the worker serves, at most 32. All other queues are counted as "other", and so is a queue of this name.
+	// Queues are those that the worker serves, at most 32. All other queues are counted as "other", and so is a queue of this
+	// name.
 	Queues []string
 	// InFlight is the number of running jobs by queue, Slots how many there may be.
 	InFlight func() map[string]int
@@ -30,14 +31,14 @@ type Gauges struct {
 	Ready, Draining, Connected func() bool
 	// Loop reads the counters of the worker's loop.
 	Loop func() Loop
-	// ProxyStates counts the proxies of the pool by breaker state. EachProxy yields the id and the state of each proxy; only a page
-	// with ?proxies calls it.
+	// ProxyStates counts the proxies of the pool by breaker state. EachProxy yields the id and the state of each proxy; only a
+	// page with ?proxies calls it.
 	ProxyStates func() map[string]int
 	EachProxy   func() iter.Seq2[string, string]
 	// ProxiesAvoided counts the proxies that other workers found dead.
 	ProxiesAvoided func() int
-	// Sites counts the sites that the worker remembers by state: "resting", "returning" or "other". SitesFollowed counts the sites that
-	// rest because of a finding of another worker.
+	// Sites counts the sites that the worker remembers by state: "resting", "returning" or "other". SitesFollowed counts the
+	// sites that rest because of a finding of another worker.
 	Sites         func() map[string]int
 	SitesFollowed func() int
 	// InOutage reports whether the pool has an outage.

@@ -14,8 +14,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Write returns the page. It names at most that many proxies, the busiest ones; none if proxies is zero. Several goroutines may call
-// Write at the same time. The returned slice belongs to the caller.
+// Write returns the page. It names at most that many proxies, the busiest ones; none if proxies is zero. Several goroutines may
+// call Write at the same time. The returned slice belongs to the caller.
 func (m *Registry) Write(proxies int) []byte {
 	began := time.Now()
 	var buf bytes.Buffer
@@ -125,8 +125,8 @@ func (m *Registry) writeQueues(p *page) {
 	}
 }
 
-// byQueue writes a sample for each served queue, and one for all other queues together. A served queue that is not in queues has the
-// value zero.
+// byQueue writes a sample for each served queue, and one for all other queues together. A served queue that is not in queues has
+// the value zero.
 func (m *Registry) byQueue(p *page, name string, queues iter.Seq[string], value func(string) int64) {
 	sums := map[string]int64{}
 	for queue := range queues {

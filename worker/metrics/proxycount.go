@@ -24,8 +24,8 @@ type proxyCounters struct {
 // proxyCounter counts the attempts through one proxy. latency is a moving mean, in nanoseconds.
 type proxyCounter struct{ attempts, failures, bytes, latency atomic.Int64 }
 
-// addDuration moves the mean an eighth of the way to d. If two goroutines call it at the same time, one duration may be lost. That
-// is harmless for a mean, so there is no loop around the load and the store.
+// addDuration moves the mean an eighth of the way to d. If two goroutines call it at the same time, one duration may be lost.
+// That is harmless for a mean, so there is no loop around the load and the store.
 func (c *proxyCounter) addDuration(d time.Duration) {
 	old := c.latency.Load()
 	if old == 0 {
@@ -78,14 +78,14 @@ type proxyRow struct {
 	latency                   time.Duration
 }
 
-// writeProxies writes the metrics of the limit busiest proxies. It does not call sample, which is slower, because a page with 20,000
-// proxies has 100,000 lines.
+// writeProxies writes the metrics of the limit busiest proxies. It does not call sample, which is slower, because a page with
+// 20,000 proxies has 100,000 lines.
 func (m *Registry) writeProxies(p *page, limit int) {
 	if m.gauges.EachProxy == nil {
 		return
 	}
 	rows := m.proxyRows(limit)
-	p.out = slices.Grow(p.out, len(rows)*5*64) // five lines of about 64 bytes for each proxy; growing in steps costs more than writing
+	p.out = slices.Grow(p.out, len(rows)*5*64) // five lines of about 64 bytes for each proxy
 	column := func(name string, value func(*proxyRow) float64) {
 		p.family(name)
 		for i := range rows {
@@ -125,8 +125,8 @@ func (m *Registry) proxyRows(limit int) []proxyRow {
 	return rows
 }
 
-// rows reads the counters of the pool's proxies, and forgets the counters of proxies that have left the pool. pool must not call a
-// method of p, because p is locked meanwhile.
+// rows reads the counters of the pool's proxies, and forgets the counters of proxies that have left the pool. pool must not call
+// a method of p, because p is locked meanwhile.
 func (p *proxyCounters) rows(pool iter.Seq2[string, string]) []proxyRow {
 	p.mu.Lock()
 	defer p.mu.Unlock()

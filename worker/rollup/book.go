@@ -20,25 +20,24 @@ const (
 	maxFailures = 512
 )
 
-// Book counts what happens, hour by hour. Make one with NewBook; it may be shared by any number of goroutines. A book is
-// fed in one of two ways: with facts, or with sums by Put. Its memory is bounded: hours, proxies, events and
-// parts all have limits.
+// Book keeps hourly sums. Make one with NewBook; any number of goroutines may use it. A book gets either facts, by the methods
+// Add…, or sums, by Put. Its memory is bounded: hours, proxies, events and parts all have limits.
 type Book struct {
 	// mu guards all fields.
 	mu      sync.Mutex
-	hours   [RetentionHours]Hour // the hour n is at n modulo their number
+	hours   [RetentionHours]Hour // hour n is at index n modulo RetentionHours
 	proxies table
 	answer  answer
 	steps   map[time.Duration]*steps // by width
-	// loaded is set by the first Put and never cleared.
-	loaded bool // fed by Put: its proxies may change after their hour
+	// loaded is true from the first Put on. Then the proxies of an hour may still change after its end.
+	loaded bool
 
-	// The newest events of this worker. A book that is fed by Put has only breaker events.
+	// The newest events. A book that gets sums has only breaker events, by RestoreBreakerEvent.
 	failures ring[JobFact]
 	retries  ring[jobs.RetryEvent]
 	breakers ring[jobs.BreakerEvent]
 
-	parts map[partOf]*part // what is stored elsewhere, or has to be
+	parts map[partOf]*part // the parts that Changed returns, until they are stored and their hour is over
 }
 
 // NewBook makes an empty book.
@@ -57,10 +56,10 @@ func NewBook() *Book {
 func (b *Book) AddAttempt(f AttemptFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	hour := b.enter(&f.At)
-	b.fold(hour, func(h *Hour) { h.attempt(f) })
+	hour := b.beginFact(&f.At)
+	b.count(hour, func(h *Hour) { h.attempt(f) })
 	if f.Proxy != "" {
-		b.foldProxy(hour, f.Proxy, countAttempt(f))
+		b.countProxy(hour, f.Proxy, countAttempt(f))
 	}
 }
 
@@ -68,41 +67,41 @@ func (b *Book) AddAttempt(f AttemptFact) {
 func (b *Book) AddJob(f JobFact) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	hour := b.enter(&f.At)
+	hour := b.beginFact(&f.At)
 	if f.Outcome == jobs.Failed {
 		b.failures.add(f)
 	}
-	// Steps serve the live page, hours everything else; both count the same facts.
+	// The live page reads steps, all other queries read hours. Both count the same facts.
 	b.eachStep(f.At, func(s *Step) { s.job(f) })
-	b.fold(hour, func(h *Hour) { h.job(f) })
+	b.count(hour, func(h *Hour) { h.job(f) })
 }
 
 // AddRetry counts an announced retry. The delay itself is not summed.
 func (b *Book) AddRetry(e jobs.RetryEvent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	hour := b.enter(&e.At)
+	hour := b.beginFact(&e.At)
 	b.retries.add(e)
 	b.eachStep(e.At, func(s *Step) { s.Retries++ })
-	b.fold(hour, (*Hour).retry)
+	b.count(hour, (*Hour).retry)
 }
 
 // AddBreakerEvent counts a breaker that changed its state.
 func (b *Book) AddBreakerEvent(e jobs.BreakerEvent) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	hour := b.enter(&e.Timestamp)
+	hour := b.beginFact(&e.Timestamp)
 	b.breakers.add(e)
-	b.fold(hour, func(h *Hour) { h.breaker(e) })
-	// Of all changes only openings are counted by proxy.
+	b.count(hour, func(h *Hour) { h.breaker(e) })
+	// By proxy, only openings are counted.
 	if e.ToState == "open" {
-		b.foldProxy(hour, e.ProxyID, proxyCounts{proxyOpens: 1})
+		b.countProxy(hour, e.ProxyID, proxyCounts{proxyOpens: 1})
 	}
 }
 
-// enter sets a time that is missing or ahead of the clock to now, and returns its hour. A clock that is ahead must not
-// push out hours that are kept. The caller holds mu. It also ends the hours that are over.
-func (b *Book) enter(at *time.Time) int64 {
+// beginFact sets a time that is missing or ahead of the clock to now, and returns its hour. Otherwise a wrong clock could push
+// out hours that are kept. It also ends the hours that are over. The caller holds mu.
+func (b *Book) beginFact(at *time.Time) int64 {
 	now := time.Now()
 	b.roll(hourOf(now))
 	if at.IsZero() || at.After(now) {
@@ -111,8 +110,8 @@ func (b *Book) enter(at *time.Time) int64 {
 	return hourOf(*at)
 }
 
-// roll ends the hours before now. Their parts keep only the busiest proxies, as the hours themselves do, because parts
-// may wait for long until they are stored.
+// roll ends the hours before now. Their parts keep only the busiest proxies, as the hours themselves do, because it may take long
+// until parts are stored. The caller holds mu.
 func (b *Book) roll(now int64) {
 	if !b.proxies.roll(now, !b.loaded) {
 		return
@@ -124,8 +123,8 @@ func (b *Book) roll(now int64) {
 	}
 }
 
-// fold applies a fact to its hour and to the hour's part. An hour that is no longer kept is left out of both.
-func (b *Book) fold(hour int64, fact func(*Hour)) {
+// count applies a fact to its hour and to the hour's part. A fact of an hour that is no longer kept counts in neither of them.
+func (b *Book) count(hour int64, fact func(*Hour)) {
 	h := b.hour(hour)
 	if h == nil {
 		return
@@ -134,13 +133,13 @@ func (b *Book) fold(hour int64, fact func(*Hour)) {
 	fact(&b.part(hour, Totals).sum.totals)
 }
 
-// foldProxy adds to the counts of a proxy in an hour. A proxy whose id is not valid counts among all proxies, without a
-// row of its own.
-func (b *Book) foldProxy(hour int64, id string, c proxyCounts) {
+// countProxy adds to the counts of a proxy in an hour. A proxy whose id is not valid has no row, and counts only in the sum of
+// all proxies.
+func (b *Book) countProxy(hour int64, id string, c proxyCounts) {
 	if hour <= b.proxies.current-ProxyHours {
 		return
 	}
-	// The part counts also proxies for which the table has no room: another book may have room.
+	// The part also counts proxies for which the table has no room, because the book of the fleet may have room.
 	b.part(hour, Proxies).sum.addProxy(id, &c)
 	b.proxies.every.add(hour, &c)
 	if !jobs.ValidProxyID(id) {
@@ -151,8 +150,8 @@ func (b *Book) foldProxy(hour int64, id string, c proxyCounts) {
 	}
 }
 
-// hour is the slot of that hour, emptied if it still holds an older one, or one that a clock which stood ahead left
-// there; nil when the hour is no longer kept.
+// hour returns the slot of an hour; nil if the hour is no longer kept. It empties the slot if the slot holds an older hour, or an
+// hour of the future, which a wrong clock has left.
 func (b *Book) hour(hour int64) *Hour {
 	now := hourOf(time.Now())
 	if hour <= now-RetentionHours {
@@ -160,7 +159,7 @@ func (b *Book) hour(hour int64) *Hour {
 	}
 	h := &b.hours[hour%RetentionHours]
 	switch held := hourOf(h.Start); {
-	// The slot belongs to a later hour that is valid, so this one is too old for it.
+	// The slot holds a later hour that is valid, so the asked hour is no longer kept.
 	case held > hour && held <= now+aheadHours:
 		return nil
 	case held != hour:
@@ -169,8 +168,8 @@ func (b *Book) hour(hour int64) *Hour {
 	return h
 }
 
-// Put replaces what the book holds of an hour, of the sum's kind. The sum belongs to the book from then on. An hour that is no
-// longer kept, or that is too far ahead of the clock, is left out.
+// Put replaces the sums that the book has of an hour and of the sum's kind. The book owns s afterwards. Put ignores an hour that
+// is no longer kept, and an hour that is more than aheadHours ahead of the clock.
 func (b *Book) Put(hour time.Time, s *Sum) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,12 +182,11 @@ func (b *Book) Put(hour time.Time, s *Sum) {
 	if s.kind == Proxies {
 		if n > now-ProxyHours {
 			b.proxies.put(n, s)
-			// A cached answer would miss what this call has changed.
+			// The cached answer does not have these sums.
 			b.answer = answer{}
 		}
 		return
 	}
-	// Start stays: the hour is the same.
 	if h := b.hour(n); h != nil {
 		h.Latency, h.counts = s.totals.Latency, s.totals.counts
 	}

@@ -14,11 +14,11 @@ const (
 	maxValue = 1_000_000_000_000_000
 )
 
-// errMalformed says that bytes are no sums that Changed returned.
+// errMalformed means that data does not have the format of appendRecord, or that a number in it is out of range.
 var errMalformed = errors.New("malformed sums")
 
-// appendRecord writes a name and its numbers: the length of the name, the name, the count of the numbers, the numbers, all of
-// them as unsigned varints. A reader skips names and surplus numbers that it does not know, so that a newer worker may add some.
+// appendRecord appends a name and its numbers: the length of the name, the name, the count of the numbers, and the numbers. All
+// but the name are unsigned varints. A reader skips unknown names and surplus numbers, so a newer version may add some.
 func appendRecord(out []byte, name string, values ...int64) []byte {
 	out = binary.AppendUvarint(out, uint64(len(name)))
 	out = append(out, name...)
@@ -29,17 +29,17 @@ func appendRecord(out []byte, name string, values ...int64) []byte {
 	return out
 }
 
-// eachRecord calls use for each record; the arguments are valid until use returns. After errMalformed use was called for the
-// records before the malformed one.
+// eachRecord calls use for each record. The arguments of use are valid until use returns. If eachRecord returns errMalformed, it
+// has called use for the records before the malformed one.
 func eachRecord(data []byte, use func(name []byte, values []int64)) error {
-	// On the stack and used for each record: a part may have thousands.
+	// All records share this array, which is on the stack: a part may have thousands of records.
 	var values [maxValues]int64
 	for len(data) > 0 {
 		length, rest, ok := number(data, maxName)
 		if !ok || length > int64(len(rest)) {
 			return errMalformed
 		}
-		// Both lengths were checked, so no slice expression can panic on bytes of a stranger.
+		// Both lengths are checked, so no slice expression panics, whatever bytes another worker has stored.
 		name, rest := rest[:length], rest[length:]
 		count, rest, ok := number(rest, maxValues)
 		if !ok {
@@ -58,8 +58,8 @@ func eachRecord(data []byte, use func(name []byte, values []int64)) error {
 
 // number reads a varint of at most limit from the beginning of data. ok is false if there is none, or if it is larger.
 func number(data []byte, limit uint64) (n int64, rest []byte, ok bool) {
-	// A number below 128 is one byte, which needs no loop.
-	if len(data) > 0 && data[0] < 0x80 && uint64(data[0]) <= limit { // most of them
+	// Most numbers are below 128 and have one byte.
+	if len(data) > 0 && data[0] < 0x80 && uint64(data[0]) <= limit {
 		return int64(data[0]), data[1:], true
 	}
 	v, length := binary.Uvarint(data)

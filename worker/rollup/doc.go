@@ -1,7 +1,7 @@
-// Package rollup keeps what a worker did as one aggregate an hour, for a week, and the last hour's raw events.
+// Package rollup keeps hourly sums of what a worker did, for a week, and its newest events.
 //
-// A Book is a fold: an attempt, an ended job, an announced retry and a changed breaker each add to the sums of their hour at
-// once, so no query reads events again. All that a Book counts is a sum, so the hours of many workers add up in any order.
-// Changed hands out what one worker counted as parts of an hour. A Sum adds up the parts of all workers, and a Book that
-// receives such sums by Put answers the same queries for the whole fleet.
+// An attempt, an ended job, an announced retry and a changed breaker are added to the sums of their hour at once, so no query
+// reads events again. A Book counts nothing but sums, so the hours of many workers can be added in any order. Changed returns the
+// counts of one worker as parts of an hour. A Sum adds up the parts of all workers. A Book that gets such sums by Put answers the
+// same queries for the whole fleet.
 package rollup

@@ -18,10 +18,10 @@ func (b *Book) BreakerEvents(since time.Time) []jobs.BreakerEvent {
 	return events
 }
 
-// RestoreBreakerEvent keeps a breaker event of the fleet that was stored at a time for BreakerEvents, without counting it: the
-// sums of a book that is fed by Put know it already. Whoever may publish events may publish anything: one of no proxy or of an
-// unknown state is an error; long texts are cut; and a time that cannot be, after the storing or RetentionHours before it, is
-// that of the storing. An event older than RetentionHours is left out.
+// RestoreBreakerEvent adds a breaker event of the fleet to the events of BreakerEvents. It does not count the event, because the
+// sums that the book gets by Put include it. stored is the time at which JetStream stored the event. The publisher of the event
+// is not trusted: an invalid proxy id or an unknown state is an error, long texts are cut, and a time that is after stored, or
+// more than RetentionHours before it, is replaced by stored. An event older than RetentionHours is ignored.
 func (b *Book) RestoreBreakerEvent(e jobs.BreakerEvent, stored time.Time) error {
 	if !jobs.ValidProxyID(e.ProxyID) || breakerState(e.FromState) == Other || breakerState(e.ToState) == Other {
 		return fmt.Errorf("breaker event of proxy %.80q from %.20q to %.20q: no such proxy or state", e.ProxyID, e.FromState, e.ToState)
@@ -33,7 +33,7 @@ func (b *Book) RestoreBreakerEvent(e jobs.BreakerEvent, stored time.Time) error 
 	if time.Since(e.Timestamp) > retention {
 		return nil
 	}
-	// The proxy's id and the states are short, because they were checked.
+	// The proxy id and the states need no clip: the check above bounds their length.
 	e.Reason, e.Worker = clip(e.Reason), clip(e.Worker)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -41,7 +41,7 @@ func (b *Book) RestoreBreakerEvent(e jobs.BreakerEvent, stored time.Time) error 
 	return nil
 }
 
-// DropBreakerEvents drops the breaker events, not what was counted of them.
+// DropBreakerEvents drops the breaker events. The sums stay as they are.
 func (b *Book) DropBreakerEvents() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

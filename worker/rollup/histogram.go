@@ -9,22 +9,22 @@ import (
 // buckets is the number of buckets of a Histogram: 8 to each doubling, from 1 µs to 4.7 hours.
 const buckets = 256
 
-// Histogram counts durations in buckets that are an eighth wide, so a quantile is at most 6.25 % off. Two of them
-// are merged by adding. The zero value is empty and ready. It may not be used by several goroutines at once. A
-// fixed array, because a copy of an hour then needs no allocation.
+// Histogram counts durations. The width of a bucket is an eighth of its power of two, so a quantile is at most 6.25 % off. Merge
+// adds histograms. The zero value is empty and ready. Only one goroutine may use a Histogram at a time. The buckets are an array,
+// so that a copy of an hour needs no allocation.
 type Histogram struct {
 	counts [buckets]int64
 	sum    int64 // µs
 }
 
-// Observe counts d; one below zero counts as zero.
+// Observe counts d. A negative d counts as zero.
 func (h *Histogram) Observe(d time.Duration) {
 	us := max(d.Microseconds(), 0)
 	h.counts[bucketOf(us)]++
 	h.sum += us
 }
 
-// Merge adds what o holds.
+// Merge adds the counts of o.
 func (h *Histogram) Merge(o *Histogram) {
 	for i, n := range o.counts {
 		h.counts[i] += n
@@ -32,7 +32,7 @@ func (h *Histogram) Merge(o *Histogram) {
 	h.sum += o.sum
 }
 
-// Count is how many durations were observed.
+// Count returns how many durations were observed.
 func (h *Histogram) Count() (n int64) {
 	for _, c := range h.counts {
 		n += c
@@ -40,7 +40,7 @@ func (h *Histogram) Count() (n int64) {
 	return n
 }
 
-// Mean is exact; zero when nothing was observed.
+// Mean returns the exact mean; zero if nothing was observed.
 func (h *Histogram) Mean() time.Duration {
 	n := h.Count()
 	if n == 0 {
@@ -49,8 +49,8 @@ func (h *Histogram) Mean() time.Duration {
 	return time.Duration(h.sum/n) * time.Microsecond
 }
 
-// Quantile is the middle of the bucket that holds the share q of all durations, 0 ≤ q ≤ 1; zero when there are
-// none. A quantile of merged histograms is exact to the same width, unlike a mean of quantiles.
+// Quantile returns the middle of the bucket that has the quantile q, 0 ≤ q ≤ 1; zero if nothing was observed. A quantile of
+// merged histograms has the same error, unlike a mean of quantiles.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := int64(math.Ceil(q * float64(h.Count())))
 	seen := int64(0)
@@ -64,7 +64,8 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// bucketOf takes the highest four bits: the leading one says which doubling, the other three which eighth of it.
+// bucketOf returns the bucket of a number of µs by its four highest bits: the position of the leading bit selects a power of two,
+// and the next three bits select an eighth of it.
 func bucketOf(us int64) int {
 	if us < 8 {
 		return int(us)
@@ -73,7 +74,7 @@ func bucketOf(us int64) int {
 	return min((shift+1)*8+int(us>>shift)-8, buckets-1)
 }
 
-// bucketBounds are the lowest value of bucket i and that of the next one, in µs.
+// bucketBounds returns the lowest value of bucket i and the lowest value of the next bucket, in µs.
 func bucketBounds(i int) (low, high int64) {
 	if i < 8 {
 		return int64(i), int64(i) + 1

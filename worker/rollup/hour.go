@@ -6,7 +6,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// The metrics of an hour. Each but those without a label has a closed list of labels.
+// The metrics of an hour. attempts, retries, bytes and the two of latency have no label; every other one has a closed list of
+// labels.
 const (
 	metricAttempts        = "attempts"   // every attempt
 	metricRetries         = "retries"    // announced retries
@@ -25,18 +26,18 @@ const (
 // key names one counter of an hour.
 type key struct{ metric, label string }
 
-// Hour is what happened in one hour of UTC. Every number in it is a sum, so hours merge in any order. The zero value
-// is an hour in which nothing happened; it may be read by many goroutines as long as none merges into it.
+// Hour has the sums of one hour of UTC. Every number in it is a sum, so hours can be merged in any order. The zero value is an
+// hour in which nothing happened. Any number of goroutines may read an Hour while none merges into it.
 type Hour struct {
 	// Start is the hour's first instant, UTC; zero for a total over several hours.
 	Start time.Time
-	// Latency is over the ended jobs that made an attempt, from the first one to the end.
+	// Latency has the durations of ended jobs that made an attempt, from the first attempt to the end.
 	Latency Histogram
-	// counts is nil until the first fact, since most hours of a young worker are empty.
+	// counts is nil until the first fact, because most hours are empty in a worker that has just started.
 	counts map[key]int64
 }
 
-// Merge adds what o counted; Start stays.
+// Merge adds the counts of o. Start stays.
 func (h *Hour) Merge(o *Hour) {
 	for k, n := range o.counts {
 		h.add(k, n)
@@ -74,10 +75,10 @@ func (h *Hour) Failed() int64 { return h.Jobs() - h.Succeeded() - h.Cancelled() 
 // SuccessRate is the share of ended jobs that succeeded, zero when none ended.
 func (h *Hour) SuccessRate() float64 { return ratio(h.Succeeded(), h.Jobs()) }
 
-// SuccessByAttempt are the succeeded jobs by the number of their last attempt. The map is the caller's.
+// SuccessByAttempt returns the succeeded jobs by the number of their last attempt. The map belongs to the caller.
 func (h *Hour) SuccessByAttempt() map[string]int64 { return h.byLabel(metricSuccess) }
 
-// Classes are the ended jobs by the class of their last status. What workers of earlier versions counted has no class.
+// Classes returns the ended jobs by the class of their last status. Counts of workers of earlier versions have no class.
 func (h *Hour) Classes() Classes {
 	of := func(class string) int64 { return h.counts[key{metricClass, class}] }
 	return Classes{of(jobs.Class2xx), of(jobs.Class3xx), of(jobs.Class4xx), of(jobs.Class5xx), of(jobs.ClassNone)}
@@ -104,7 +105,7 @@ func (h *Hour) total(metric string) (n int64) {
 	return n
 }
 
-// byLabel returns the counters of a metric by label, in a map of the caller's.
+// byLabel returns the counters of a metric by label. The map belongs to the caller.
 func (h *Hour) byLabel(metric string) map[string]int64 {
 	out := map[string]int64{}
 	for k, v := range h.counts {
@@ -133,23 +134,23 @@ func (h *Hour) job(f JobFact) {
 		h.add(key{metricPolicySucceeded, policy}, 1)
 		h.add(key{metricSuccess, attemptLabel(f.Attempts)}, 1)
 	}
-	// A job that ended without an attempt, such as an expired one, has no duration that means anything.
+	// The duration of a job that ended without an attempt, such as an expired job, means nothing.
 	if f.Attempts > 0 {
 		h.Latency.Observe(f.Duration)
 	}
 }
 
-// A retry has no label: what it costs is in the attempts.
+// retry has no label: its bytes and time count with the attempt that follows.
 func (h *Hour) retry() { h.add(key{metricRetries, ""}, 1) }
 
 func (h *Hour) breaker(e jobs.BreakerEvent) {
 	h.add(key{metricBreaker, breakerState(e.ToState)}, 1)
 }
 
-// breakerState is the label of a breaker's state.
+// breakerState returns the label of a breaker's state.
 func breakerState(state string) string { return oneOf([]string{"closed", "open", "half_open"}, state) }
 
-// ratio is a share of 1; zero of nothing. Not NaN, which JSON cannot hold.
+// ratio returns part / whole; zero if whole is zero, because JSON has no NaN.
 func ratio(part, whole int64) float64 {
 	if whole == 0 {
 		return 0
@@ -157,7 +158,7 @@ func ratio(part, whole int64) float64 {
 	return float64(part) / float64(whole)
 }
 
-// hourOf numbers the hours since 1970, so that a ring of them is indexed by a remainder.
+// hourOf returns the number of an hour since 1970. A ring of hours uses its remainder as the index.
 func hourOf(t time.Time) int64 { return t.Unix() / 3600 }
 
 // startOf returns the first instant of a numbered hour, in UTC.

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Part is what one book counted of one kind in one hour, since it began the part. Its sums only grow, so a newer version takes
-// the place of an older one. The hour of a fleet is the sum of the newest versions of all parts of that hour.
+// Part has the sums of one kind that one book counted in one hour since the part began. The sums only grow, so a newer version
+// replaces an older one. An hour of the fleet is the sum of the newest versions of all its parts.
 type Part struct {
 	// Hour is the hour's start.
 	Hour time.Time
@@ -31,13 +31,13 @@ type partOf struct {
 type part struct {
 	id  string
 	sum *Sum
-	// version counts the facts in sum, stored those of them that are in data. data is the version that was stored last.
+	// version counts the facts in sum. data is the encoded sum that was stored last, and stored is its version.
 	version, stored uint64
 	data            []byte
 }
 
-// part is the one that facts of that hour are added to. A new part gets a random id, so that parts of two workers,
-// or of two runs of one worker, never replace each other.
+// part returns the part of an hour for the next fact, and counts that fact in its version. A new part gets a random id, so that
+// parts of two workers, or of two starts of one worker, never replace each other.
 func (b *Book) part(hour int64, kind Kind) *part {
 	at := partOf{hour, kind}
 	p := b.parts[at]
@@ -45,13 +45,13 @@ func (b *Book) part(hour int64, kind Kind) *part {
 		p = &part{id: rand.Text(), sum: NewSum(kind)}
 		b.parts[at] = p
 	}
-	// Every caller adds a fact next, under the same lock.
+	// Each caller adds a fact next, under the same lock.
 	p.version++
 	return p
 }
 
-// Changed returns the parts whose newest version is not stored, the oldest hour first. It also forgets the parts of hours that
-// ended long ago, once they are stored: a fact that still comes for such an hour begins another part.
+// Changed returns the parts whose newest version is not stored, the oldest hour first. It also forgets stored parts of hours
+// before the previous one. A later fact of such an hour begins a new part.
 func (b *Book) Changed() []Part {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -62,7 +62,7 @@ func (b *Book) Changed() []Part {
 		switch {
 		case p.version != p.stored:
 			out = append(out, Part{Hour: startOf(at.hour), Kind: at.kind, ID: p.id, Data: p.sum.encode(), version: p.version})
-		// Facts of the hour before still come, from jobs that end late.
+		// Facts of the previous hour still arrive, from jobs that end late.
 		case at.hour < now-1 || at.hour > now+aheadHours:
 			delete(b.parts, at)
 		}
@@ -71,8 +71,8 @@ func (b *Book) Changed() []Part {
 	return out
 }
 
-// Stored says that a version of a part is stored. A version that is older than the stored one is ignored: answers
-// may come in another order.
+// Stored notes that a version of a part is stored. It ignores a version that is older than the stored one, because answers of the
+// server may arrive in another order.
 func (b *Book) Stored(p Part) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -81,8 +81,8 @@ func (b *Book) Stored(p Part) {
 	}
 }
 
-// Lost says that the versions of a part that were stored are no longer there: somebody deleted them. What was counted since the
-// latest of them goes on as another part.
+// Lost notes that somebody deleted the stored versions of a part. A new part begins, with the counts since the latest stored
+// version.
 func (b *Book) Lost(p Part) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -91,7 +91,7 @@ func (b *Book) Lost(p Part) {
 	if held == nil || held.id != p.ID {
 		return
 	}
-	// Without this, what the deleted versions held would be counted again in a stream that has lost it on purpose.
+	// Without the subtraction, the next version would bring back the counts that somebody deleted on purpose.
 	held.sum.subtract(held.data)
 	if held.sum.isEmpty() {
 		delete(b.parts, at)

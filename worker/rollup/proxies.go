@@ -10,13 +10,14 @@ import (
 )
 
 const (
-	// ProxyHours is for how many hours a Book distinguishes proxies, the running one included.
+	// ProxyHours is the number of hours for which a Book has the counts of single proxies, the running hour included.
 	ProxyHours = 24
-	// maxNamed is how many proxies an hour names; the others share one row.
+	// maxNamed is how many proxies an ended hour names. The others count only in the sum of all proxies.
 	maxNamed = 1000
-	// maxTracks bounds the proxies of a running hour: only at its end is it known which were the busiest.
+	// maxTracks bounds the proxies of the running hour. It is larger than maxNamed, because the busiest are known only at the end
+	// of the hour.
 	maxTracks = 10_000
-	// everyProxy stands where an id does, for all proxies together. No proxy can have that id.
+	// everyProxy is used like a proxy id, for the sum of all proxies. No proxy can have this id.
 	everyProxy = "~"
 )
 
@@ -49,7 +50,7 @@ func countAttempt(f AttemptFact) (c proxyCounts) {
 	switch {
 	case f.Fault != jobs.FaultNone:
 		c[proxyFailed] = 1
-	case f.Status != 0: // also when the body was too large for the job: the proxy delivered
+	case f.Status != 0: // also if the body was too large for the job, because the proxy relayed the answer
 		c[proxySucceeded] = 1
 	}
 	return c
@@ -62,7 +63,7 @@ func (c *proxyCounts) merge(o *proxyCounts) {
 	}
 }
 
-// subtract takes the sums of o away.
+// subtract subtracts the sums of o.
 func (c *proxyCounts) subtract(o *proxyCounts) {
 	for i, n := range o {
 		c[i] -= n
@@ -75,7 +76,7 @@ type cell struct {
 	counts proxyCounts
 }
 
-// row holds the hours of one proxy, newest last, and their total, so that a query of the day need not add them up.
+// row has the hours of one proxy, newest last, and their total. With the total, a query of the whole day adds up nothing.
 type row struct {
 	id string
 	// total is the sum of cells, which has one cell an hour.
@@ -99,7 +100,7 @@ func (r *row) set(hour int64, c *proxyCounts) {
 
 // at returns the sums of an hour and makes its cell if there is none. Cells stay ordered by hour.
 func (r *row) at(hour int64) *proxyCounts {
-	// From the end, because facts are mostly of the newest hour.
+	// The search begins at the end, because most facts are of the newest hour.
 	i := len(r.cells) - 1
 	for i >= 0 && r.cells[i].hour > hour {
 		i--
@@ -111,7 +112,7 @@ func (r *row) at(hour int64) *proxyCounts {
 	return &r.cells[i].counts
 }
 
-// find is the cell of that hour, nil if there is none.
+// find returns the sums of an hour; nil if the proxy did nothing in it.
 func (r *row) find(hour int64) *proxyCounts {
 	for i := len(r.cells) - 1; i >= 0 && r.cells[i].hour >= hour; i-- {
 		if r.cells[i].hour == hour {
@@ -144,22 +145,22 @@ func (r *row) since(first int64) proxyCounts {
 	return sum
 }
 
-// table holds a row for each proxy that it names, and one for all proxies, named or not: what the rest did is what is
-// left of that, however many there are.
+// table has a row for each proxy that it names, and the row every with the sums of all proxies, named or not. The sums of the
+// proxies that are not named are every minus the named ones. The lock of the Book guards it.
 type table struct {
 	rows    map[string]*row
-	order   []*row // the same by id, so that to rank them compares no ids
+	order   []*row // the same rows, ordered by id, so that a ranking compares positions and no ids
 	every   row
 	current int64 // the hour of the clock at the latest call of roll
-	// floor is what the last of the busiest had the last time that those of the day were ranked. As long as enough proxies
-	// have as many attempts, none with fewer is among the busiest: few are left to rank.
+	// floor is the number of attempts of the last of the maxNamed busiest proxies in the latest ranking of the whole day; zero if
+	// unknown. If maxNamed proxies have at least floor attempts, no proxy with fewer is among the busiest and need be ranked.
 	floor int64
 }
 
 // put replaces the counts of an hour. Proxies that s does not name lose their cell of this hour.
 func (t *table) put(hour int64, s *Sum) {
 	t.keep(func(id string, h int64) bool { return h != hour || s.rows[id] != nil })
-	// Sorted, so that with too many proxies every worker leaves out the same ones.
+	// The order is fixed, so that every worker leaves out the same proxies if there are too many.
 	for _, id := range slices.Sorted(maps.Keys(s.rows)) {
 		if r := t.row(id); r != nil {
 			r.set(hour, s.rows[id])
@@ -170,7 +171,7 @@ func (t *table) put(hour int64, s *Sum) {
 	}
 }
 
-// row is the proxy's row, nil when there are too many.
+// row returns the row of a proxy, and makes it if it is missing; nil if the table has maxTracks rows.
 func (t *table) row(id string) *row {
 	r := t.rows[id]
 	if r == nil && len(t.rows) < maxTracks {
@@ -182,23 +183,23 @@ func (t *table) row(id string) *row {
 	return r
 }
 
-// roll forgets what is older than ProxyHours and, when hours have ended, folds all but their busiest proxies. It
-// reports whether the hour is another one. That may be an earlier one: then the clock stood ahead, and what it counted
-// there is forgotten.
-func (t *table) roll(now int64, fold bool) bool {
+// roll sets the running hour, and reports whether it has changed. Then it forgets hours older than ProxyHours, and, if isFinal,
+// all but the busiest proxies of ended hours. isFinal means that no more counts of ended hours arrive. The new hour may be an
+// earlier one, after a wrong clock was corrected: then the hours that are too far ahead are forgotten.
+func (t *table) roll(now int64, isFinal bool) bool {
 	if now == t.current {
 		return false
 	}
 	t.current = now
 	t.keep(func(_ string, hour int64) bool { return hour > now-ProxyHours && hour <= now+aheadHours })
-	for hour := now - ProxyHours + 1; fold && hour < now; hour++ {
-		t.fold(hour)
+	for hour := now - ProxyHours + 1; isFinal && hour < now; hour++ {
+		t.keepBusiest(hour)
 	}
 	return true
 }
 
-// fold keeps only the busiest proxies of an hour by name. What the others did stays in the sum of all.
-func (t *table) fold(hour int64) {
+// keepBusiest forgets all but the busiest proxies of an hour. The sum of all proxies does not change.
+func (t *table) keepBusiest(hour int64) {
 	if named := t.busiest(hour); named != nil {
 		t.keep(func(id string, h int64) bool { return h != hour || named[id] || id == everyProxy })
 	}
@@ -217,7 +218,8 @@ func (t *table) keep(keep func(id string, hour int64) bool) {
 	})
 }
 
-// busiest names the proxies with the most attempts of an hour, nil when there are few enough to name all.
+// busiest returns the ids of the maxNamed proxies with the most attempts of an hour; nil if the hour has no more than maxNamed
+// proxies.
 func (t *table) busiest(hour int64) map[string]bool {
 	var list ranking
 	seen := 0
@@ -237,13 +239,13 @@ func (t *table) busiest(hour int64) map[string]bool {
 	return named
 }
 
-// proxySum is what one proxy did.
+// proxySum has the sums of one proxy over several hours.
 type proxySum struct {
 	id     string
 	counts proxyCounts
 }
 
-// since returns what the busiest proxies did from an hour on; rest is what the others did.
+// since returns the sums of the busiest proxies from an hour on. rest has the sums of the other proxies.
 func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 	var ranks []rank
 	if first <= t.current-ProxyHours+1 {
@@ -251,7 +253,7 @@ func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 		if ranks = t.rank(first, t.floor); len(ranks) < maxNamed {
 			ranks = t.rank(first, 0)
 		}
-		// A floor that was too high is forgotten; the next ranking finds it again.
+		// A floor that was too high is replaced by that of this ranking.
 		t.floor = 0
 		if len(ranks) == maxNamed {
 			t.floor = ranks[maxNamed-1].attempts
@@ -267,12 +269,12 @@ func (t *table) since(first int64) (busiest []proxySum, rest proxyCounts) {
 		rest.subtract(&sum)
 	}
 	for i, n := range rest {
-		rest[i] = max(n, 0) // a part may hold rows without their sum if somebody else wrote it
+		rest[i] = max(n, 0) // another worker may have stored a malformed part, whose rows exceed its sum
 	}
 	return busiest, rest
 }
 
-// rank is the order of the busiest proxies from an hour on that have at least so many attempts.
+// rank returns the busiest proxies from an hour on, in order, of those that have at least so many attempts.
 func (t *table) rank(first, least int64) []rank {
 	list := ranking{list: make([]rank, 0, min(len(t.order), 2*maxNamed))}
 	for at, r := range t.order {
@@ -283,22 +285,23 @@ func (t *table) rank(first, least int64) []rank {
 	return list.cut()
 }
 
-// ranking finds the busiest of the proxies that it is offered in the order of their ids. Equal ones stay in that order, so
-// that workers that share a pool evenly come to the same names.
+// ranking finds the maxNamed busiest proxies. The caller offers the proxies in the order of their ids. Of equally busy proxies
+// the first ids win, so that workers that share a pool evenly name the same proxies.
 type ranking struct {
 	list []rank
-	full bool // the first maxNamed of the list are in order, and there is no place for what is behind them
+	full bool // the first maxNamed elements of list are sorted; a candidate that is not better than the last of them is ignored
 }
 
-// rank is a place in the order of ids, and the attempts that decide.
+// rank is the index of a proxy in the order of ids, and its number of attempts.
 type rank struct {
 	at       int
 	attempts int64
 }
 
-// offer adds a candidate. Twice maxNamed candidates are cut to the best, so the cost of ranking stays linear.
+// offer adds a candidate. When there are twice maxNamed candidates, the worse half is dropped, so the cost of a ranking is linear
+// in the number of proxies.
 func (l *ranking) offer(at int, attempts int64) {
-	// Candidates come in the order of their ids, so an equal one has a later id and loses.
+	// An equally busy candidate has a later id, and loses.
 	if l.full && attempts <= l.list[maxNamed-1].attempts {
 		return
 	}
@@ -307,7 +310,7 @@ func (l *ranking) offer(at int, attempts int64) {
 	}
 }
 
-// cut is the maxNamed busiest, in order.
+// cut sorts the candidates, and returns the maxNamed busiest.
 func (l *ranking) cut() []rank {
 	slices.SortFunc(l.list, func(a, b rank) int {
 		if a.attempts != b.attempts {

@@ -36,14 +36,14 @@ type Classes struct {
 	None      int64 `json:"none"` // no status, or any other
 }
 
-// Proxy is what one proxy did.
+// Proxy has the sums of one proxy.
 type Proxy struct {
 	ProxyID string `json:"proxy_id"`
-	// TotalAttempts also counts those that ended with neither an answer nor a fault, such as cancelled ones.
+	// TotalAttempts also counts attempts that ended with neither an answer nor a fault, such as cancelled ones.
 	TotalAttempts int64 `json:"total_attempts"`
 	SuccessCount  int64 `json:"success_count"`
 	FailureCount  int64 `json:"failure_count"`
-	// AvgLatency is that of an attempt.
+	// AvgLatency is the mean duration of an attempt.
 	AvgLatency jobs.Duration `json:"avg_latency"`
 	Bytes      int64         `json:"bytes"`
 	Opens      int64         `json:"circuit_breaker_opens"`
@@ -51,13 +51,13 @@ type Proxy struct {
 	Classes Classes `json:"classes"`
 }
 
-// Policy is what became of the jobs of one retry policy.
+// Policy has the sums of the jobs of one retry policy. SuccessRate is a share of 1.
 type Policy struct {
 	TotalRequests int64   `json:"total_requests"`
 	SuccessRate   float64 `json:"success_rate"`
 }
 
-// Retries are sums over all hours that a book keeps.
+// Retries has sums over all hours that a book keeps.
 type Retries struct {
 	TotalRetries     int64            `json:"total_retries"`
 	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
@@ -65,7 +65,7 @@ type Retries struct {
 	RetentionHours   int              `json:"retention_hours"`
 }
 
-// Hour is a copy of one hour: zero back is the running one, 1 the one before. An hour that is not kept is empty.
+// Hour returns a copy of one hour. back is 0 for the running hour and 1 for the previous one. An hour that is not kept is empty.
 func (b *Book) Hour(back int) Hour {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -90,7 +90,7 @@ func (b *Book) Total(hours int) Hour {
 	return sum
 }
 
-// Series is one point for each of the newest hours, oldest first, the running one last.
+// Series returns one point for each of the newest hours, oldest first; the last one is the running hour.
 func (b *Book) Series(hours int) []Point {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -106,7 +106,7 @@ func (b *Book) Series(hours int) []Point {
 	return points
 }
 
-// point is the hour as one point of a time series.
+// point returns the hour as one point of a time series.
 func (h *Hour) point() Point {
 	return Point{
 		Timestamp: h.Start, TotalRequests: h.Jobs(), TotalRetries: h.Retries(), SuccessRate: h.SuccessRate(),
@@ -116,23 +116,24 @@ func (h *Hour) point() Point {
 	}
 }
 
-// ByProxy is what each proxy did in the newest hours, most attempts first: the busiest 1,000, and Rest for all others if
-// they did anything. A book distinguishes proxies for 24 hours. When there are more than 1,000 of them, the answer for fewer
-// hours may be a second old, since to add up and rank 9,000 takes milliseconds; for the day it does not (BenchmarkByProxy).
+// ByProxy returns the sums of each proxy in the newest hours, most attempts first: the busiest 1,000, and Rest for all others if
+// they did anything. A book has single proxies for 24 hours. If there are more than 1,000 proxies, the answer for fewer than 24
+// hours may be a second old, because adding up and ranking 9,000 proxies takes milliseconds. The sums of 24 hours are ready
+// (BenchmarkByProxy).
 func (b *Book) ByProxy(hours int) []Proxy {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if hours >= ProxyHours {
 		return b.byProxy(hours)
 	}
-	// One answer is kept: pages mostly ask for the same number of hours.
+	// Only one answer is cached, because pages mostly ask for the same number of hours.
 	if a := &b.answer; a.hours != hours || time.Since(a.at) > time.Second || len(b.proxies.rows) <= maxNamed {
 		*a = answer{hours: hours, at: time.Now(), proxies: b.byProxy(hours)}
 	}
 	return slices.Clone(b.answer.proxies)
 }
 
-// answer is the last one by proxy.
+// answer is the latest answer of ByProxy.
 type answer struct {
 	hours   int
 	at      time.Time
@@ -154,7 +155,7 @@ func (b *Book) byProxy(hours int) []Proxy {
 	return out
 }
 
-// proxy is the sums of a proxy as the API shows them.
+// proxy returns the sums of a proxy in the form of the API.
 func (c *proxyCounts) proxy(id string) Proxy {
 	p := Proxy{
 		ProxyID: id, TotalAttempts: c[proxyAttempts], SuccessCount: c[proxySucceeded], FailureCount: c[proxyFailed],
@@ -166,13 +167,13 @@ func (c *proxyCounts) proxy(id string) Proxy {
 	return p
 }
 
-// classes are the attempts by class.
+// classes returns the attempts by class.
 func (c *proxyCounts) classes() Classes {
 	n := c[proxyClass:]
 	return Classes{None: n[0], Status2xx: n[1], Status3xx: n[2], Status4xx: n[3], Status5xx: n[4]}
 }
 
-// ByPolicy is what became of the jobs ended in the newest hours, by policy name.
+// ByPolicy returns the sums of the jobs that ended in the newest hours, by policy name.
 func (b *Book) ByPolicy(hours int) map[string]Policy {
 	total := b.Total(hours)
 	succeeded := total.byLabel(metricPolicySucceeded)
@@ -192,7 +193,7 @@ func (b *Book) Retries() Retries {
 	}
 }
 
-// kept is the hour if the book holds it, else nil.
+// kept returns an hour; nil if the book does not have it.
 func (b *Book) kept(hour int64) *Hour {
 	h := &b.hours[hour%RetentionHours]
 	if hourOf(h.Start) != hour {
@@ -201,7 +202,7 @@ func (b *Book) kept(hour int64) *Hour {
 	return h
 }
 
-// newest numbers the newest hours, oldest first.
+// newest returns the numbers of the newest hours, oldest first.
 func newest(hours int) []int64 {
 	now := hourOf(time.Now())
 	out := make([]int64, 0, hours)

@@ -1,10 +1,10 @@
 package rollup
 
-// ring keeps the newest entries, up to its limit. It grows while it is filled, so a quiet worker needs little
-// memory. The book's lock guards it.
+// ring keeps the newest entries, at most limit. It grows with its entries, so a worker with little work needs little memory. The
+// lock of the Book guards it.
 type ring[T any] struct {
 	limit   int
-	next    int // where the next one goes once the ring is full: the oldest
+	next    int // index of the oldest entry once the ring is full; the next entry replaces it
 	entries []T
 }
 
@@ -18,8 +18,8 @@ func (r *ring[T]) add(v T) {
 	r.next = (r.next + 1) % r.limit
 }
 
-// newest returns up to limit of the entries for which keep returns true, newest first. It reads all of them: they come from
-// many goroutines and machines, so their times are not quite in order.
+// newest returns up to limit of the entries for which keep returns true, newest first. keep sees every
+// entry, because entries come from many goroutines and machines and are not quite in the order of their times.
 func (r *ring[T]) newest(limit int, keep func(*T) bool) []T {
 	out := []T{}
 	for i := range r.entries {

@@ -16,16 +16,17 @@ const (
 	LongSteps  = 61
 )
 
-// Step is what ended within a stretch of time. Steps of one width are aligned, so those of several workers add up by At.
+// Step has the sums of a short interval. Steps of one width begin at multiples of the width, so steps of several workers with the
+// same At can be merged.
 type Step struct {
 	// At is the step's start in seconds since 1970.
 	At int64 `json:"at"`
 	// Classes are the ended jobs by the class of their last status.
 	Classes Classes `json:"classes"`
-	// Failed counts those of the ended jobs that failed, Retries the announced retries.
+	// Failed counts the ended jobs that failed, Retries the announced retries.
 	Failed  int64 `json:"failed"`
 	Retries int64 `json:"retries"`
-	// Latency is over the ended jobs that made an attempt.
+	// Latency has the durations of ended jobs that made an attempt.
 	Latency Histogram `json:"latency"`
 }
 
@@ -35,7 +36,7 @@ func (s *Step) Jobs() int64 {
 	return c.Status2xx + c.Status3xx + c.Status4xx + c.Status5xx + c.None
 }
 
-// Merge adds what o counted; At stays.
+// Merge adds the counts of o. At stays.
 func (s *Step) Merge(o *Step) {
 	s.Classes.Merge(o.Classes)
 	s.Failed += o.Failed
@@ -43,7 +44,7 @@ func (s *Step) Merge(o *Step) {
 	s.Latency.Merge(&o.Latency)
 }
 
-// Merge adds what o counted.
+// Merge adds the counts of o.
 func (c *Classes) Merge(o Classes) {
 	c.Status2xx += o.Status2xx
 	c.Status3xx += o.Status3xx
@@ -74,7 +75,7 @@ func (s *Step) job(f JobFact) {
 	}
 }
 
-// steps is a ring: the step n is at n modulo their number.
+// steps is a ring of steps of one width: step n is at index n modulo the length. The lock of the Book guards it.
 type steps struct {
 	width int64 // seconds
 	ring  []Step
@@ -89,7 +90,7 @@ func newSteps(width time.Duration) *steps {
 	return &steps{width: int64(width / time.Second), ring: make([]Step, count)}
 }
 
-// at is the slot of the step that holds a time; nil if the step is no longer kept.
+// at returns the step of a time; nil if the step is no longer kept.
 func (s *steps) at(at time.Time) *Step {
 	n := at.Unix() / s.width
 	if now := time.Now().Unix() / s.width; n <= now-int64(len(s.ring)) || n < 0 {
@@ -103,7 +104,7 @@ func (s *steps) at(at time.Time) *Step {
 	return slot
 }
 
-// eachStep applies a fact to the steps that hold its time. The lock is held.
+// eachStep applies a fact to the steps of its time, one of each width. The caller holds mu.
 func (b *Book) eachStep(at time.Time, fact func(*Step)) {
 	for _, s := range b.steps {
 		if slot := s.at(at); slot != nil {
@@ -112,8 +113,8 @@ func (b *Book) eachStep(at time.Time, fact func(*Step)) {
 	}
 }
 
-// Steps returns those of the newest count whole steps of a width in which something happened, oldest first. The width is
-// ShortStep or LongStep; of another one there are none.
+// Steps returns the newest steps of a width, at most count, oldest first. It leaves out the running step and steps in which
+// nothing happened. The width is ShortStep or LongStep; for any other width the result is empty.
 func (b *Book) Steps(width time.Duration, count int) []Step {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -132,7 +133,7 @@ func (b *Book) Steps(width time.Duration, count int) []Step {
 	return out
 }
 
-// MarshalJSON writes the sum in µs, then number and count of each bucket that is not empty.
+// MarshalJSON writes a list: the sum in µs, then index and count of each bucket that is not empty.
 func (h *Histogram) MarshalJSON() ([]byte, error) {
 	flat := []int64{h.sum}
 	for i, n := range h.counts {
@@ -143,7 +144,7 @@ func (h *Histogram) MarshalJSON() ([]byte, error) {
 	return json.Marshal(flat)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. Another worker wrote it, so nothing of it is trusted.
+// UnmarshalJSON reads the form of MarshalJSON. Data comes from another worker, so all numbers are checked.
 func (h *Histogram) UnmarshalJSON(data []byte) error {
 	var flat []int64
 	if err := json.Unmarshal(data, &flat); err != nil {

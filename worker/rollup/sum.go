@@ -11,17 +11,17 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Kind says what the sums of an hour are of.
+// Kind is a kind of sums of an hour.
 type Kind string
 
-// The kinds. They are stored apart because Totals are small and kept for RetentionHours, whereas Proxies are large and kept for
+// The kinds. They are stored separately, because Totals are small and kept for RetentionHours, and Proxies are large and kept for
 // ProxyHours.
 const (
 	Totals  Kind = "totals"
 	Proxies Kind = "proxies"
 )
 
-// errKind says that a kind is neither Totals nor Proxies.
+// errKind means that a kind is neither Totals nor Proxies.
 var errKind = errors.New("unknown kind of sums")
 
 // Sum adds up parts of one hour, all of one kind. Make one with NewSum; one goroutine uses it. Its size is bounded
@@ -29,7 +29,7 @@ var errKind = errors.New("unknown kind of sums")
 type Sum struct {
 	kind   Kind
 	totals Hour
-	// every is what all proxies did, those without a row included. rows has at most maxTracks of them.
+	// every has the sums of all proxies, those without a row included. rows has at most maxTracks proxies, by id.
 	every proxyCounts
 	rows  map[string]*proxyCounts
 }
@@ -45,14 +45,14 @@ func (s *Sum) Add(data []byte) error {
 	}
 	err := s.merge(data, 1)
 	if err != nil {
-		// The same records are added again with the other sign, so all that was added is taken away.
-		_ = s.merge(data, -1) // the records before the malformed one
+		// The records before the malformed one were added. The same records are subtracted again.
+		_ = s.merge(data, -1)
 		s.dropZeros()
 	}
 	return err
 }
 
-// merge adds what data holds, sign times.
+// merge adds the records of data if sign is 1, and subtracts them if sign is -1.
 func (s *Sum) merge(data []byte, sign int64) error {
 	return eachRecord(data, func(name []byte, values []int64) {
 		switch {
@@ -65,9 +65,10 @@ func (s *Sum) merge(data []byte, sign int64) error {
 	})
 }
 
-// mergeRow leaves out the row of a proxy when there are too many: it is in the sum of all.
+// mergeRow merges the record of one proxy, or of everyProxy. If there are too many proxies, it ignores the record, because the
+// sum of all proxies includes it.
 func (s *Sum) mergeRow(name []byte, values []int64, sign int64) {
-	row := s.rows[string(name)] // without a copy of the name
+	row := s.rows[string(name)] // the compiler copies no name here
 	switch {
 	case row != nil:
 	case string(name) == everyProxy:
@@ -83,7 +84,8 @@ func (s *Sum) mergeRow(name []byte, values []int64, sign int64) {
 	}
 }
 
-// addProxy adds what an attempt or a breaker counts of a proxy. An id that no message can carry has no row.
+// addProxy adds the counts of an attempt or a breaker event to a proxy. An invalid id has no row, and counts only in the sum of
+// all proxies.
 func (s *Sum) addProxy(id string, c *proxyCounts) {
 	s.every.merge(c)
 	row := s.rows[id]
@@ -96,15 +98,15 @@ func (s *Sum) addProxy(id string, c *proxyCounts) {
 	}
 }
 
-// subtract takes away what an earlier encode returned. If that had no room for all rows, the rows that it left out are forgotten,
-// because data does not say what they were; their counts stay in the sum of all proxies.
+// subtract subtracts the result of an earlier encode. If that encode left out rows, subtract forgets these rows, because data
+// does not have their counts. The counts since then stay in the sum of all proxies.
 func (s *Sum) subtract(data []byte) {
 	named := map[string]bool{}
 	_ = eachRecord(data, func(name []byte, _ []int64) { named[string(name)] = true })
-	if len(named) > maxNamed { // with the sum of all proxies
+	if len(named) > maxNamed { // named includes everyProxy, so encode had maxNamed proxies and may have left out others
 		maps.DeleteFunc(s.rows, func(id string, _ *proxyCounts) bool { return !named[id] })
 	}
-	_ = s.merge(data, -1) // encode wrote it
+	_ = s.merge(data, -1) // cannot fail, because encode wrote data
 	s.dropZeros()
 }
 
@@ -119,7 +121,7 @@ func (s *Sum) isEmpty() bool {
 	return len(s.totals.counts) == 0 && s.totals.Latency == Histogram{} && s.every == proxyCounts{}
 }
 
-// encode writes the sum: of the proxies, the maxNamed busiest.
+// encode returns the sum as records. It has no more than the maxNamed busiest proxies.
 func (s *Sum) encode() []byte {
 	if s.kind == Totals {
 		return s.totals.encode()
@@ -131,8 +133,7 @@ func (s *Sum) encode() []byte {
 	return out
 }
 
-// busiest names the maxNamed proxies with the most attempts; of equal ones those with the first ids, so that workers that share
-// a pool evenly come to the same names.
+// busiest returns the ids of the maxNamed proxies with the most attempts, as ranking orders them.
 func (s *Sum) busiest() []string {
 	ids := slices.Sorted(maps.Keys(s.rows))
 	if len(ids) <= maxNamed {
@@ -161,7 +162,7 @@ func (s *Sum) forgetIdle() {
 	s.rows = kept
 }
 
-// encode writes the hour's sums by name.
+// encode returns the sums of the hour as records.
 func (h *Hour) encode() (out []byte) {
 	for k, n := range h.counts {
 		name := k.metric
@@ -183,7 +184,7 @@ func (h *Hour) encode() (out []byte) {
 	return out
 }
 
-// merge adds the numbers of a record, sign times.
+// merge adds the numbers of a record if sign is 1, and subtracts them if sign is -1. It ignores unknown names.
 func (h *Hour) merge(name string, values []int64, sign int64) {
 	switch name {
 	case metricLatency:
@@ -194,14 +195,15 @@ func (h *Hour) merge(name string, values []int64, sign int64) {
 		h.Latency.sum += sign * values[0]
 	default:
 		metric, label, _ := strings.Cut(name, ".")
-		if known(metric, label) {
+		if isKnown(metric, label) {
 			h.add(key{metric, label}, sign*values[0])
 		}
 	}
 }
 
-// known keeps the closed lists closed: whoever may write to the stream cannot make a book grow.
-func known(metric, label string) bool {
+// isKnown reports whether a metric exists and has the label. Without this check, whoever may write to the stream could make a
+// book grow.
+func isKnown(metric, label string) bool {
 	switch metric {
 	case metricAttempts, metricRetries, metricBytes:
 		return label == ""

@@ -13,24 +13,25 @@ import (
 const (
 	// maxAnswerSites is how many sites Answers counts, maxAnswerProxies how many proxies of each: about 3 MiB.
 	maxAnswerSites, maxAnswerProxies = 64, 512
-	// answersHalf is the time that each of the two halves of a count covers: a sum covers 30 to 60 minutes.
+	// answersHalf is the length of each of the two periods of a count. Their sum covers 30 to 60 minutes.
 	answersHalf = 30 * time.Minute
-	// unusualAge is for how long a judgement serves.
+	// unusualAge is for how long the result of Unusual is reused.
 	unusualAge = 5 * time.Second
 
-	// A share is unusual that rests on at least unusualAnswers, differs from that of all others together and from the
-	// median of the others by more than unusualGap, and does so by more than unusualScore standard errors of the difference
-	// of two proportions. Chance makes such a score once in 16,000 tests.
+	// A share is unusual if it is of at least unusualAnswers answers, if it differs by more than unusualGap from the share of all
+	// other proxies together and from the median of the proxies, and if the first difference is more than unusualScore standard
+	// errors of a difference of two proportions. Chance makes such a score once in 16,000 tests.
 	unusualAnswers = 30
 	unusualGap     = 0.2
 	unusualScore   = 4
-	// minOthers is how many other proxies must have such a number of answers: of two that differ nobody knows which one is odd.
+	// minOthers is how many other proxies must have unusualAnswers. With two proxies that differ, nobody knows which one is
+	// unusual.
 	minOthers = 3
 )
 
-// Answers counts the answers of the busiest sites by proxy, to find proxies whose share of 4xx at a site is far from that of the
-// others there: they may be banned by the site, or answer in its place. It changes nothing that proxies are used for. Make
-// one with NewAnswers; it may be shared by any number of goroutines.
+// Answers counts the answers of the busiest sites by proxy, to find proxies whose share of 4xx at a site differs much from that
+// of the other proxies: the site may have banned them, or they may answer in place of the site. The choice of proxies does not
+// depend on it. Make one with NewAnswers; any number of goroutines may use it.
 type Answers struct {
 	mu      sync.Mutex // guards the fields below
 	half    int64
@@ -39,18 +40,18 @@ type Answers struct {
 	judged  time.Time
 }
 
-// siteAnswers are the answers of a site.
+// siteAnswers has the answers of one site.
 type siteAnswers struct {
-	// weight orders sites: its answers, and those of the site whose place it took. So a busy site keeps its place among many that
-	// have few answers.
+	// weight orders the sites: it counts the answers of the site, plus the weight of the site that it replaced. So a busy site is
+	// not replaced by many sites that have few answers.
 	weight  uint64
-	proxies map[string]*[2]answers // by proxy, in the running half and the one before
+	proxies map[string]*[2]answers // by proxy, in the running period and the one before
 }
 
-// answers are how many came, and how many of them were 4xx.
+// answers counts answers, and those of them that were 4xx.
 type answers struct{ all, denied uint32 }
 
-// Unusual is a share of 4xx answers that is far from the one of the other proxies at the same site.
+// Unusual is a share of 4xx answers that differs much from the share of the other proxies at the same site.
 type Unusual struct {
 	Site string `json:"site"`
 	// Share is the proxy's share of 4xx there, Others that of all other proxies together; between 0 and 1.
@@ -60,7 +61,7 @@ type Unusual struct {
 	Answers int `json:"answers"`
 }
 
-// String says it in words, without the proxy.
+// String describes the share in a phrase, without the proxy.
 func (u Unusual) String() string {
 	return fmt.Sprintf("4xx in %.0f %% of %d answers of %s, through the others in %.0f %%", 100*u.Share, u.Answers, u.Site, 100*u.Others)
 }
@@ -68,7 +69,7 @@ func (u Unusual) String() string {
 // NewAnswers makes Answers without any.
 func NewAnswers() *Answers { return &Answers{sites: map[string]*siteAnswers{}} }
 
-// Add counts an answer. Without a site, a proxy or a status it is none.
+// Add counts an answer. It ignores an attempt without a site, a proxy or a status.
 func (a *Answers) Add(site, proxy string, status int) {
 	if site == "" || proxy == "" || status == 0 {
 		return
@@ -80,9 +81,9 @@ func (a *Answers) Add(site, proxy string, status int) {
 	s.weight++
 	n := s.proxies[proxy]
 	if n == nil {
-		// Further proxies of this site are not counted.
+		// Further proxies of this site are not counted, until advance has dropped others.
 		if len(s.proxies) >= maxAnswerProxies {
-			return // a place becomes free when a half ends
+			return
 		}
 		n = new([2]answers)
 		s.proxies[proxy] = n
@@ -93,13 +94,13 @@ func (a *Answers) Add(site, proxy string, status int) {
 	}
 }
 
-// advance moves on to the running half. The caller holds the lock.
+// advance begins a new period if the running one is over. The caller holds the lock.
 func (a *Answers) advance(now time.Time) {
 	half := now.Unix() / int64(answersHalf/time.Second)
 	if half == a.half {
 		return
 	}
-	// After a longer pause both halves are too old.
+	// If nothing was counted for a whole period, both periods are too old.
 	isNext := half == a.half+1
 	a.half = half
 	for _, s := range a.sites {
@@ -114,7 +115,8 @@ func (a *Answers) advance(now time.Time) {
 	maps.DeleteFunc(a.sites, func(_ string, s *siteAnswers) bool { return len(s.proxies) == 0 })
 }
 
-// site finds or creates a site. A new one takes the place of the least busy one. The caller holds the lock.
+// site returns a site, and creates it if it is missing. If there are too many sites, the new site replaces the one with the
+// lowest weight. The caller holds the lock.
 func (a *Answers) site(name string) *siteAnswers {
 	s := a.sites[name]
 	if s != nil {
@@ -128,7 +130,7 @@ func (a *Answers) site(name string) *siteAnswers {
 				least = other
 			}
 		}
-		// Otherwise the next new site would take this one's place at once.
+		// Otherwise the next new site would replace this one at once.
 		s.weight = a.sites[least].weight
 		delete(a.sites, least)
 	}
@@ -136,8 +138,8 @@ func (a *Answers) site(name string) *siteAnswers {
 	return s
 }
 
-// Unusual returns the proxies whose share is unusual at a site, each with the site where it is most so. The caller must not
-// change it.
+// Unusual returns the proxies whose share is unusual at a site, each with the site of the highest score. The caller must not
+// change the map.
 func (a *Answers) Unusual() map[string]Unusual {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -166,7 +168,8 @@ type judgement struct {
 	score float64
 }
 
-// judge finds the unusual shares at a site. If they are more than a third, there is no usual one.
+// judge finds the unusual shares at a site, by proxy. If more than a third of the shares are unusual, it is not known what is
+// usual, and judge returns none.
 func (s *siteAnswers) judge() map[string]judgement {
 	var all answers
 	sums, shares := map[string]answers{}, []float64{}
@@ -178,7 +181,7 @@ func (s *siteAnswers) judge() map[string]judgement {
 			shares = append(shares, sum.share())
 		}
 	}
-	// The proxy itself and minOthers others are needed.
+	// A judgement needs the proxy itself and minOthers others.
 	if len(sums) <= minOthers {
 		return nil
 	}
@@ -197,10 +200,10 @@ func (s *siteAnswers) judge() map[string]judgement {
 	return out
 }
 
-// share is the share of 4xx, between 0 and 1. There must be an answer.
+// share returns the share of 4xx, between 0 and 1. n.all is not zero.
 func (n answers) share() float64 { return float64(n.denied) / float64(n.all) }
 
-// score is by how many standard errors two shares differ, if both were of the same proportion.
+// score returns by how many standard errors two shares differ (pooled two-proportion z-test).
 func (n answers) score(o answers) float64 {
 	pooled := float64(n.denied+o.denied) / float64(n.all+o.all)
 	deviation := math.Sqrt(pooled * (1 - pooled) * (1/float64(n.all) + 1/float64(o.all)))
