@@ -119,7 +119,7 @@ func ResultFields() []Field {
 		{HeaderProxy, "string", "if one was used", "", "the id of the last proxy", patternRule(proxyIDPattern)},
 		{HeaderExit, "string", "if that proxy is a [gateway](../rotation/README.md#gateways) with words", "", "the word of the last exit", textRule()},
 		{HeaderDuration, "seconds", "", "", "seconds from the first attempt to the end", decimal()},
-		{HeaderWorker, "string", "absent if somebody cancelled it", "", "the worker that ended the job", textRule()},
+		{HeaderWorker, "string", "if known", "", "the worker that ended the job, or the client that cancelled it", textRule()},
 		{HeaderFinishedAt, "time", "", "", "when the job ended", timeRule()},
 		{HeaderObject, "string", "of a body over 512 KiB, which is not in the payload", "", "`bucket/name`", textRule()},
 		{HeaderObjectDigest, "string", "with `Gofer-Object`", "", "`SHA-256=` and base64url of its digest", patternRule("^SHA-256=[A-Za-z0-9_-]+=*$")},

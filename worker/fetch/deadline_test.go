@@ -79,6 +79,27 @@ func TestAJobThatMayNotStartBeforeItsDeadlineExpiresThen(t *testing.T) {
 	}
 }
 
+// Only a wait that is too short for the server's schedule holds a slot.
+func TestAJobWaitsForItsTimeWithoutASlot(t *testing.T) {
+	for left, want := range map[time.Duration]jobs.RunKind{
+		500 * time.Millisecond: jobs.RunFinished, 501 * time.Millisecond: jobs.RunScheduled, 2 * time.Second: jobs.RunScheduled, time.Hour: jobs.RunScheduled,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f, _, fill, done := bare(t)
+			defer done()
+			fill()
+			at := time.Now().Add(left)
+			o := f.Do(t.Context(), decode(t, fmt.Sprintf(`{"url":"http://shop.test/","not_before":%q}`, at.Format(time.RFC3339Nano))), &jobs.Progress{})
+			if o.Kind != want || o.Kind == jobs.RunScheduled && !o.At.Equal(at) {
+				t.Errorf("a job whose time comes in %v: kind %d at %v, want kind %d", left, o.Kind, o.At, want)
+			}
+			if early := time.Until(at); o.Kind == jobs.RunFinished && early > 0 {
+				t.Errorf("a job ended %v before its time", early)
+			}
+		})
+	}
+}
+
 // A dial knows the deadline of its context, and may report it before the context ends.
 func TestAJobThatAllowsTooLittleTimeOpensNoBreaker(t *testing.T) {
 	for _, bound := range []string{`"timeout":0.02,"retry":{"max_attempts":1}`, `"retry":{"timeout":0.02}`} {

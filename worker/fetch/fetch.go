@@ -127,10 +127,19 @@ var (
 	errTimedOut = errors.New("the attempts took longer than the retry timeout")
 )
 
+// maxStartWait is the longest wait for a job's not_before that holds a slot. A job waits for its time without a slot, but the
+// server may release a message up to 250 ms late if it is scheduled for a nearer time. The wait for an earlier deadline has
+// the bound of other waits: with a clock behind the server's, the worker would schedule the job again each time it comes.
+const maxStartWait = 500 * time.Millisecond
+
 // checkJob ends or schedules the jobs that need no attempt now. It returns nil for the others.
 func (r *run) checkJob(ctx context.Context) *jobs.RunOutcome {
 	at := r.orDeadline(r.job.NotBefore)
-	if wait := time.Until(at); wait > r.f.cfg.InlineWait {
+	inline := r.f.cfg.InlineWait
+	if at.Equal(r.job.NotBefore) {
+		inline = min(inline, maxStartWait)
+	}
+	if wait := time.Until(at); wait > inline {
 		return r.scheduled(at)
 	} else if wait > 0 {
 		sleep(ctx, wait)
