@@ -77,7 +77,7 @@ fuzz: ## runs each fuzz target for 30 s
 	@for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 		echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime 30s $$p || exit 1; done; done
 
-mutants: ## breaks breaker, rotation and retry on purpose, one place at a time, and names the test that notices; ten minutes
+mutants: ## breaks breaker, rotation and retry on purpose, one place at a time, and names the test that notices; about an hour on two cores
 	go run ./testenv/mutants
 
 readme: ## runs the commands of README.md and of the other documents as a newcomer would

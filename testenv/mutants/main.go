@@ -8,8 +8,12 @@
 //
 // A mutant is a line that says what is broken, one that names the file, the text that goes and the text that comes, each part
 // of a line or several; an empty line ends it. The text that goes has to be in the file exactly once. Words as arguments run
-// only the mutants that have all of them in their first two lines; -check runs none, but looks whether each can be made and
-// names the files.
+// only the mutants that have all of them in their first two lines, and -package only those of a package; -check runs none, but
+// looks whether each can be made and names the files.
+//
+// To build the tests is most of the work, so the mutants of a package are built together, each as one more function beside the
+// sound one, and a variable of the environment chooses. Of the tests, those run first that reach the line, the quickest first,
+// which a run of each test alone shows. A mutant survives only after all tests of its packages have passed.
 package main
 
 import (
@@ -19,17 +23,20 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
 func main() {
 	check := flag.Bool("check", false, "only see whether every mutant can still be made")
+	only := flag.String("package", "", "run only the mutants of this package, such as jobs/bus")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *check, flag.Args()); err != nil {
+	if err := run(ctx, *check, *only, flag.Args()); err != nil {
 		stop()
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
@@ -43,8 +50,8 @@ type mutant struct {
 	old, new string
 }
 
-func run(ctx context.Context, check bool, words []string) error {
-	root, err := moduleRoot(ctx)
+func run(ctx context.Context, check bool, only string, words []string) error {
+	root, module, err := moduleRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -52,7 +59,7 @@ func run(ctx context.Context, check bool, words []string) error {
 	if err != nil {
 		return err
 	}
-	mutants = chosen(mutants, words)
+	mutants = chosen(mutants, only, words)
 	for _, m := range mutants {
 		_, broken := m.source(root)
 		err = errors.Join(err, broken)
@@ -63,12 +70,12 @@ func run(ctx context.Context, check bool, words []string) error {
 	if err != nil || check {
 		return err
 	}
-	return runAll(ctx, root, mutants)
+	return runAll(ctx, root, module, mutants)
 }
 
-func chosen(mutants []mutant, words []string) (out []mutant) {
+func chosen(mutants []mutant, only string, words []string) (out []mutant) {
 	for _, m := range mutants {
-		all := true
+		all := only == "" || only == path.Dir(m.file)
 		for _, w := range words {
 			all = all && strings.Contains(m.what+" "+m.file, w)
 		}
@@ -80,17 +87,21 @@ func chosen(mutants []mutant, words []string) (out []mutant) {
 }
 
 // runAll runs one mutant after the other.
-func runAll(ctx context.Context, root string, mutants []mutant) error {
+func runAll(ctx context.Context, root, module string, mutants []mutant) error {
 	dir, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	l := laboratory{root: root, dir: dir, suites: map[string]*suite{}, broken: map[int]bool{}}
+	if err := l.prepare(ctx, module, mutants); err != nil {
+		return err
+	}
 	alive := 0
 	var broken error
-	for _, m := range mutants {
+	for i, m := range mutants {
 		began := time.Now()
-		killer, err := m.test(ctx, root, dir)
+		killer, err := l.killer(ctx, i, m)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -108,4 +119,115 @@ func runAll(ctx context.Context, root string, mutants []mutant) error {
 		broken = errors.Join(broken, fmt.Errorf("%d mutants survived: a test is missing for each", alive))
 	}
 	return broken
+}
+
+// laboratory runs mutants.
+type laboratory struct {
+	root, dir string            // of the module; for files that last as long as the run
+	suites    map[string]*suite // by the package's directory
+	together  map[int]bool      // whether a mutant is in the test binaries that have many
+	broken    map[int]bool      // mutants that cannot be built
+}
+
+// prepare finds out what the tests of each suite run, if enough mutants ask for that: it takes as long as the whole suite.
+func (l *laboratory) prepare(ctx context.Context, module string, mutants []mutant) error {
+	const enough, few = 10, 3
+	asked, guarded := map[string]int{}, map[string][]string{}
+	for _, m := range mutants {
+		for _, dir := range m.packages() {
+			asked[dir]++
+			if own := path.Dir(m.file); !slices.Contains(guarded[dir], own) {
+				guarded[dir] = append(guarded[dir], own)
+			}
+		}
+	}
+	for dir, n := range asked {
+		s, err := newSuite(ctx, l.root, module, dir)
+		if err != nil {
+			return err
+		}
+		l.suites[dir] = s
+		slices.Sort(guarded[dir])
+		if err := s.record(ctx, l.dir, guarded[dir], n >= enough); err != nil {
+			return err
+		}
+		if n < few {
+			continue
+		}
+		if err := l.buildTogether(ctx, s, mutants); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// buildTogether builds the test binary of a suite that has all its mutants. Those that cannot be built are left out.
+func (l *laboratory) buildTogether(ctx context.Context, s *suite, mutants []mutant) error {
+	for {
+		overlay, numbered, err := together(l.root, l.dir, mutants, l.broken)
+		if err != nil {
+			return err
+		}
+		binary := filepath.Join(l.dir, strings.ReplaceAll(s.dir, "/", "_")+".test")
+		err = s.build(ctx, binary, "-overlay", overlay)
+		switch {
+		case err == nil:
+			s.together, l.together = binary, numbered
+			return nil
+		case errors.Is(err, errNoTests):
+			return nil
+		}
+		broken := brokenBy(err.Error())
+		if len(broken) == 0 {
+			return fmt.Errorf("the mutants of %s together: %w", s.dir, err)
+		}
+		for _, n := range broken {
+			if l.broken[n] {
+				return fmt.Errorf("the mutants of %s without those that cannot be built: %w", s.dir, err)
+			}
+		}
+		for _, n := range broken {
+			l.broken[n] = true
+		}
+	}
+}
+
+// killer is the first test that notices the mutant; empty when none does.
+func (l laboratory) killer(ctx context.Context, number int, m mutant) (string, error) {
+	first, last := m.lines(l.root)
+	for _, dir := range m.packages() {
+		s := l.suites[dir]
+		likely := s.likely(m.file, first, last)
+		if s.together != "" && l.together[number] {
+			killer, err := s.killer(ctx, s.together, number+1, likely, m.patience())
+			if err != nil {
+				return "", err
+			}
+			if killer == "" {
+				continue
+			}
+			if sound, err := s.isSound(ctx, s.together, killer); err != nil || sound {
+				return killer, err
+			}
+		}
+		if killer, err := l.killerAlone(ctx, s, m, likely); err != nil || killer != "" {
+			return killer, err
+		}
+	}
+	return "", nil
+}
+
+// killerAlone is killer in a test binary that has only this mutant.
+func (l laboratory) killerAlone(ctx context.Context, s *suite, m mutant, likely [][]string) (string, error) {
+	overlay, err := m.overlay(l.root, l.dir)
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(l.dir, "mutant.test")
+	if err := s.build(ctx, binary, "-overlay", overlay); errors.Is(err, errNoTests) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	return s.killer(ctx, binary, 0, likely, m.patience())
 }
