@@ -118,23 +118,16 @@ func (w *Worker) settleDuplicate(ctx context.Context, t *task, outcome string, s
 	})
 }
 
-// deadLetter keeps a failed job as a dead letter. It may be stored twice: the stream keeps the last one of an id.
-func (w *Worker) deadLetter(ctx context.Context, t *task, result *jobs.Result) bool {
-	if result.Outcome != jobs.Failed {
-		return true
-	}
-	w.stats.deadLetters.Add(1)
-	w.cfg.Observer.DeadLettered(result.Error)
-	return w.settleOrReport(ctx, t, step{kind: "dead", action: "store dead letter", hopeless: bus.IsUnstorable}, func(ctx context.Context) error {
-		return w.client.DeadLetter(ctx, t.queue, t.id, t.msg.Data(), result)
-	})
-}
-
 // settleOrReport is retryUntilSettled for a step that a job can end without, once its result is stored.
 func (w *Worker) settleOrReport(ctx context.Context, t *task, s step, act func(context.Context) error) bool {
 	ok, refusal := w.retryUntilSettled(ctx, t, s, act)
+	return w.orReport(ok, refusal, s.action, t)
+}
+
+// orReport returns ok, or reports a refusal of a step that a job ends without, which settles the job as well.
+func (w *Worker) orReport(ok bool, refusal error, action string, t *task) bool {
 	if refusal != nil {
-		w.cfg.Log.Error("the job ends without this", "step", s.action, "queue", t.queue, "job", t.id, "error", refusal)
+		w.cfg.Log.Error("the job ends without this", "step", action, "queue", t.queue, "job", t.id, "error", refusal)
 	}
 	return ok || refusal != nil
 }

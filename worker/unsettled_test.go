@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -89,6 +90,49 @@ func TestAJobEndsWithoutADeadLetterThatCannotBeStored(t *testing.T) {
 	})
 	w.publish("a", page)
 	w.until("the job to end", w.gone("a"))
+}
+
+// TestAFailedJobWaitsInItsQueueForRoomForItsDeadLetter: it holds no slot, is not lost, and the reason is named. The consumer is
+// deleted at the end, so that its jobs are delivered before their pause is over.
+func TestAFailedJobWaitsInItsQueueForRoomForItsDeadLetter(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, bus.Settings{})
+	w.change("GOFER_DEAD", func(c *jetstream.StreamConfig) { c.Discard, c.MaxBytes = jetstream.DiscardNew, 1 })
+	do := func(_ context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
+		if strings.HasPrefix(job.ID, "bad") {
+			return finished(jobs.Failed, jobs.ErrPermanent, nil)
+		}
+		return finished(jobs.Succeeded, "", nil)
+	}
+	w.start(do)
+	// More of them than the worker has slots.
+	bad := []string{"bad1", "bad2", "bad3", "bad4", "bad5"}
+	for _, id := range bad {
+		w.publish(id, page)
+		w.until("its result", w.hasResult(id))
+	}
+	w.publish("good", page)
+	w.until("the good job to end", w.gone("good"))
+	if got := w.queued(); got != uint64(len(bad)) {
+		t.Errorf("%d jobs are in the queue, want the %d that failed", got, len(bad))
+	}
+	if err := w.worker.StoreError(); !errors.Is(err, bus.ErrDeadLettersFull) {
+		t.Errorf("got %v, want that dead letters are full", err)
+	}
+	if n := w.worker.Stats().DeadLetters; n != 0 {
+		t.Errorf("%d dead letters are counted, and none is stored", n)
+	}
+	w.change("GOFER_DEAD", func(c *jetstream.StreamConfig) { c.Discard, c.MaxBytes = jetstream.DiscardOld, -1 })
+	if err := w.client.JetStream().DeleteConsumer(t.Context(), "GOFER_JOBS", "worker-default"); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range bad {
+		w.until("its dead letter", func() bool {
+			_, err := client.New(w.client).DeadLetter(t.Context(), client.Key{Queue: "default", ID: id})
+			return err == nil
+		})
+		w.until("the job to end", w.gone(id))
+	}
 }
 
 func TestADuplicateEndsThoughItsEventIsRefusedForGood(t *testing.T) {

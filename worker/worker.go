@@ -114,6 +114,7 @@ type Worker struct {
 	draining    atomic.Bool
 	drainEnds   atomic.Pointer[time.Time] // nil before a drain begins
 	resultsFull atomic.Pointer[error]     // which limit of the results stream refused the latest result; nil if there is room
+	deadFull    atomic.Pointer[deadFull]  // nil before a dead letter found no room
 	unsettled   unsettled
 	restoring   restoring
 	streams     streams
@@ -173,7 +174,10 @@ func (w *Worker) StoreError() error {
 	if full := w.resultsFull.Load(); full != nil {
 		return *full
 	}
-	return w.unsettled.err()
+	if err := w.unsettled.err(); err != nil {
+		return err
+	}
+	return w.deadFullError()
 }
 
 // Backlog returns the backlog of each queue: at most a few seconds old if the worker has work of that queue, else at most 30 s.

@@ -49,6 +49,8 @@ var (
 	ErrTooManyResults = fmt.Errorf("%w: their number has reached the limit max_msgs of the stream", ErrResultsFull)
 	// ErrNoStorage: the room for results ends at what the account, the server or its disk may hold. It is an ErrResultsFull.
 	ErrNoStorage = fmt.Errorf("%w: the storage of the account or of the server is used up", ErrResultsFull)
+	// ErrDeadLettersFull: there is no room for another dead letter.
+	ErrDeadLettersFull = errors.New("there is no room for dead letters, and failed jobs stay in their queues for it")
 	// ErrBucketFull: there is no room in a bucket, for example for another proxy.
 	ErrBucketFull = errors.New("there is no room in the bucket")
 )

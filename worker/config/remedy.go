@@ -103,6 +103,7 @@ func remedies() []struct {
 		{bus.ErrTooManyResults, "run gofer setup, which takes that limit from the stream"},
 		{bus.ErrNoStorage, "raise max_file of the account or max_file_store of the server, free disk space, or lower GOFER_RESULTS_MAX_AGE and run gofer setup"},
 		{bus.ErrResultsFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, or free disk space"},
+		{bus.ErrDeadLettersFull, "gofer dead purge makes room, and gofer setup lets the stream drop its oldest ones again; if the account or the disk is full, make room there"},
 		{bus.ErrBucketFull, "raise GOFER_RESULTS_MAX_BYTES and run gofer setup, which raises the limit of the bucket too, or free disk space"},
 		{bus.ErrCredentials, "check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.ErrNoJetStream, "set GOFER_NATS_JS_DOMAIN for that"},

@@ -14,7 +14,7 @@ import (
 )
 
 // DeadLetter stores the bytes of a failed job, with the reason in Gofer-* headers. To store it twice does no harm: the
-// stream keeps only the last dead letter of an id.
+// stream keeps only the last dead letter of an id. Errors: bus.ErrDeadLettersFull; else as PublishRetry has them.
 func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byte, r *jobs.Result) error {
 	action := "store dead letter of job " + queue + "/" + bus.Clip(id)
 	subject := c.Names().Dead(queue, id)
@@ -27,6 +27,9 @@ func (c *Client) DeadLetter(ctx context.Context, queue, id string, payload []byt
 		header[jetstream.MsgIDHeader] = []string{"dead-" + queue + "-" + strconv.FormatUint(r.JobSeq, 10)}
 	}
 	_, err := c.Publish(ctx, &nats.Msg{Subject: subject, Data: payload, Header: header})
+	if bus.IsFull(err) {
+		return fmt.Errorf("%s: %w (%w)", action, bus.ErrDeadLettersFull, err)
+	}
 	return c.ExplainPublish(ctx, action, c.Names().Stream("DEAD"), err)
 }
 
