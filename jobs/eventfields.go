@@ -78,7 +78,7 @@ func ProblemFields() []Field {
 		{"type", "string", "", "", "`urn:gofer:error:` and the code", patternRule("^urn:gofer:error:[a-z_]+$")},
 		{"title", "string", "", "", "a sentence that goes with the code", textRule()},
 		{"detail", "string", "if there is more to say", "", "a sentence about this job", textRule()},
-		{"error", "string", "", "a code", "as `Gofer-Error`", choiceRule(errorCodes()...)},
+		{"error", "string", "", "a code", "as `Gofer-Error`", choiceRule(ErrorCodes()...)},
 		{"reasons", "list of strings", "of an invalid job", "", "what is wrong with the job", listRule(textRule())},
 		{"attempts", "list of objects", "", "", "the attempts that were made", listRule(writtenRule(AttemptFields()))},
 	}
@@ -111,7 +111,7 @@ func ResultFields() []Field {
 		{HeaderQueue, "string", "", "", "the job's queue, as in the subject", patternRule(queuePattern)},
 		{HeaderJobSeq, "integer", "unless nobody knows it", "", "the job's sequence in `GOFER_JOBS`", count()},
 		{HeaderOutcome, "string", "", "", "`succeeded` (an answer, whatever its status), `failed`, `cancelled`", choiceRule(Succeeded, Failed, Cancelled)},
-		{HeaderError, "string", "only when not succeeded", "", "the reason", choiceRule(errorCodes()...)},
+		{HeaderError, "string", "only when not succeeded", "", "the reason", choiceRule(ErrorCodes()...)},
 		{HeaderStatus, "integer", "if there was an answer", "", "the last HTTP status of the target", patternRule("^[1-9][0-9]{2}$")},
 		{HeaderURL, "string", "unless the job has none", "", "the final URL, after redirects", textRule()},
 		{HeaderAttempts, "integer", "", "", "attempts made in all", count()},
@@ -135,8 +135,8 @@ func faultRule() rule {
 	return choiceRule(string(FaultNone), string(FaultProxy), string(FaultTarget), string(FaultPair), string(FaultUnclear))
 }
 
-// errorCodes are the values of Gofer-Error.
-func errorCodes() []string {
+// ErrorCodes are the values of Gofer-Error.
+func ErrorCodes() []string {
 	return []string{
 		ErrInvalidJob, ErrExpired, ErrTimedOut, ErrNoProxy, ErrSiteDown, ErrAttemptsExhausted, ErrPermanent, ErrBodyTooLarge,
 		ErrTooManyRedirects, ErrTargetDenied, ErrCancelled,

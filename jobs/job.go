@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -160,7 +161,33 @@ func (j *Job) Redirects() int {
 // everything that is wrong; the job that comes with it is as much as could be read, for the result that says so.
 func Decode(queue, id string, payload []byte) (Job, error) {
 	job := Job{Queue: queue, ID: id}
-	reasons := nameReasons(queue, id)
+	reasons := append(nameReasons(queue, id), job.read(payload, job.field, func() {})...)
+	return job, asError(reasons)
+}
+
+// DecodeLine reads a job as people write it: a payload as Decode reads it, whose object may also have the members id and queue. fill
+// adds what the writer has left out, before the values are checked. The job is as fill left it; one without an id or a queue is
+// valid. The error is that of Decode.
+func DecodeLine(line []byte, fill func(*Job)) (Job, error) {
+	var job, filled Job
+	field := func(name string) any {
+		switch name {
+		case "id":
+			return &job.ID
+		case "queue":
+			return &job.Queue
+		}
+		return job.field(name)
+	}
+	// The check completes the job, and the writer's own is returned.
+	reasons := job.read(line, field, func() { fill(&job); filled = job })
+	return filled, asError(append(nameReasons(cmp.Or(filled.Queue, DefaultQueue), cmp.Or(filled.ID, "unnamed")), reasons...))
+}
+
+// read reads a payload into the job, with field for the members of an object, and lists everything that is wrong. fill is called
+// before the values are checked, and not at all if the payload has none.
+func (j *Job) read(payload []byte, field func(name string) any, fill func()) (reasons []string) {
+	empty := *j
 	// The mark is of an editor that begins UTF-8 with it.
 	text := bytes.Trim(bytes.TrimPrefix(payload, []byte("\ufeff")), " \t\r\n")
 	switch {
@@ -172,23 +199,26 @@ func Decode(queue, id string, payload []byte) (Job, error) {
 		reasons = append(reasons, "the payload is empty: send an absolute URL or a JSON object with a url")
 	case text[0] == '{':
 		// encoding/json would replace it silently, and another job than the publisher's would run.
-		reasons = append(reasons, job.decode(text)...)
+		reasons = append(reasons, decodeObject(text, field)...)
 		if !isObject(text, reasons) {
-			job = Job{Queue: queue, ID: id} // the quick path may have read some members before it gave up
+			*j = empty // the quick path may have read some members before it gave up
 		}
 		if hasLoneSurrogate(text) {
 			reasons = append(reasons, `the payload escapes half of a character, a \ud800 to \udfff that is not one of a pair`)
 		}
 	case !hasScheme(text):
-		reasons = append(reasons, "the payload is neither an absolute URL nor a JSON object")
+		// A text that is perhaps no URL at all is not kept as one.
+		hint, _ := strings.CutPrefix(noWebURL(string(text)).Error(), notWeb)
+		reasons = append(reasons, "the payload is neither an absolute URL nor a JSON object"+hint)
 	default:
-		job.URL = string(text)
+		j.URL = string(text)
 	}
 	// The values are checked even if the shape was wrong, so that a publisher learns of everything at once.
-	if job.URL != "" || isObject(text, reasons) {
-		reasons = merge(reasons, job.finish())
+	if j.URL != "" || isObject(text, reasons) {
+		fill()
+		reasons = merge(reasons, j.finish())
 	}
-	return job, asError(reasons)
+	return reasons
 }
 
 // hasScheme reports whether a text begins with the scheme of a URL.

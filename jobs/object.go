@@ -37,23 +37,6 @@ func decodeObject(data []byte, field func(name string) any) []string {
 	})
 }
 
-// suggestion asks whether a field of the same object was meant; empty if none is near.
-func suggestion(name string, field func(name string) any) string {
-	// The tables hold the names of every object; field tells which of them belong to this one.
-	var known []string
-	for _, table := range [][]Field{JobFields(), ProxyFields(), BanFields(), PolicyFields()} {
-		for _, f := range table {
-			if field(f.Name) != nil {
-				known = append(known, f.Name)
-			}
-		}
-	}
-	if near := text.Nearest(strings.ToLower(name), known, 2); near != "" {
-		return ", did you mean " + near + "?"
-	}
-	return ""
-}
-
 // members reads a JSON object, has use take each of its members, and sorts what is wrong with them. use may be called twice for
 // one member.
 func members(data []byte, use func(name string, value json.RawMessage) []string) (reasons []string) {

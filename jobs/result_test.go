@@ -202,7 +202,7 @@ func ExampleDecode() {
 	fmt.Println(err)
 	// Output:
 	// GET https://example.com/ 5s <nil>
-	// url: not an absolute http or https URL; timeout: 11m0s is not between 0 and 10m0s
+	// url: not an absolute http or https URL: write http:// or https:// in front of the host; timeout: 11m0s is not between 0 and 10m0s
 }
 
 func TestHeadersThatAConnectionNamesEndThere(t *testing.T) {

@@ -51,7 +51,7 @@ func ParseURL(text string) (URL, error) {
 	scheme, rest := cutScheme(text)
 	rest, found := strings.CutPrefix(rest, "//")
 	if !found || !isWeb(scheme) {
-		return URL{}, unsupported("not an absolute http or https URL")
+		return URL{}, noWebURL(text)
 	}
 	authority, path, query := splitURL(rest)
 	return newURL(scheme, authority, encodePath(path)+encodeQuery(query))

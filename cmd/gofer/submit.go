@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -200,8 +196,15 @@ func checkURLs(urls []string) error {
 			return usage("URL %d: empty, a comment, or of several lines", i+1)
 		}
 		// The error repeats the text, so a text with "@", which may hold a password, is left to the parser of URLs.
-		if u != "-" && u[0] != '{' && !strings.Contains(u, ":/") && !strings.Contains(u, "@") {
-			return usage("URL %d: %q has no scheme, did you mean http://%s or https://%[3]s?", i+1, text.Printable(u), text.Printable(u))
+		if u == "-" || u[0] == '{' || strings.Contains(u, "@") {
+			continue
+		}
+		if near := jobs.NearURL(u); near != "" {
+			return usage("URL %d: %q is no URL, did you mean %s?", i+1, text.Printable(u), text.Printable(near))
+		}
+		if !strings.Contains(u, ":/") {
+			host := text.Printable(strings.TrimLeft(u, "/"))
+			return usage("URL %d: %q has no scheme, did you mean http://%s or https://%[3]s?", i+1, text.Printable(u), host)
 		}
 	}
 	return nil
@@ -256,83 +259,15 @@ func (a *app) lines(ctx context.Context, file string, urls []string) (source io.
 }
 
 // parseLine reads a line that is not empty: a bare URL, or a JSON job that may carry id and queue. It takes from the flags
-// what the line lacks, and the time of --in or --at (notBefore) in any case.
+// what the line lacks, and the time of --in or --at (notBefore) in any case. Its errors are those of a worker.
 func parseLine(line []byte, f *submitFlags, notBefore time.Time) (jobs.Job, error) {
-	if !utf8.Valid(line) { // encoding/json would replace invalid bytes
-		return jobs.Job{}, errors.New("not UTF-8 text")
-	}
-	job := jobs.Job{URL: string(line)}
-	// No URL begins with a brace, so one byte decides.
-	if line[0] == '{' {
-		var err error
-		if job, err = parseJSONLine(line); err != nil {
-			return jobs.Job{}, err
+	return jobs.DecodeLine(line, func(job *jobs.Job) {
+		setIfZero(&job.Queue, f.queue)
+		setIfZero(&job.ID, f.id)
+		// The flag wins over the line: --in 1h is said about this call, and the line may be of an old file.
+		if !notBefore.IsZero() {
+			job.NotBefore = notBefore
 		}
-	}
-	setIfZero(&job.Queue, f.queue)
-	setIfZero(&job.ID, f.id)
-	// The flag wins over the line: --in 1h is said about this call, and the line may be of an old file.
-	if !notBefore.IsZero() {
-		job.NotBefore = notBefore
-	}
-	f.fill(&job)
-	return job, nil
-}
-
-// membersOf returns the members of a JSON object. A member that is given twice is an error: encoding/json would keep the last one
-// in silence, and the job would not be the one that its author reads.
-func membersOf(line []byte) (map[string]json.RawMessage, error) {
-	// The first pass checks the syntax, and the second one finds members that come twice.
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal(line, &fields); err != nil {
-		return nil, fmt.Errorf("not a JSON object: %w", err)
-	}
-	clear(fields)
-	dec := json.NewDecoder(bytes.NewReader(line))
-	_, _ = dec.Token() // the brace
-	for dec.More() {
-		name, _ := dec.Token()
-		var value json.RawMessage
-		_ = dec.Decode(&value)
-		// RawMessage of null is not nil, so a member that is null counts as given.
-		if fields[name.(string)] != nil {
-			return nil, fmt.Errorf("%q: given more than once", name)
-		}
-		fields[name.(string)] = value
-	}
-	return fields, nil
-}
-
-// parseJSONLine reads a JSON job. It reads id and queue apart: a job as published, whose subject names them, has no such
-// members.
-func parseJSONLine(line []byte) (job jobs.Job, err error) {
-	fields, err := membersOf(line)
-	if err != nil {
-		return job, err
-	}
-	var name struct{ ID, Queue string }
-	// They are taken out before the job is decoded, which refuses unknown members.
-	for _, member := range []struct {
-		name string
-		to   *string
-	}{{"id", &name.ID}, {"queue", &name.Queue}} {
-		raw, given := fields[member.name]
-		if !given {
-			continue
-		}
-		if err := json.Unmarshal(raw, member.to); err != nil {
-			return job, fmt.Errorf("%s: not a string", member.name)
-		}
-		delete(fields, member.name)
-	}
-	// The job is decoded from JSON once more, because jobs.Job applies its rules when it is decoded.
-	rest, err := json.Marshal(fields)
-	if err != nil {
-		return job, err
-	}
-	if err := json.Unmarshal(rest, &job); err != nil {
-		return job, err
-	}
-	job.ID, job.Queue = name.ID, name.Queue
-	return job, nil
+		f.fill(job)
+	})
 }

@@ -111,7 +111,7 @@ func TestJobsAreReadAsEditorsWriteThem(t *testing.T) {
 			t.Errorf("%s is not in %q", want, out)
 		}
 	}
-	for _, want := range []string{"line 5: not UTF-8 text", `line 6: "url": given more than once`} {
+	for _, want := range []string{"line 5: the payload is not UTF-8 text", `line 6: "url": given more than once`} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("%s is not in %q", want, errOut)
 		}
@@ -155,7 +155,7 @@ func TestBadLinesAreNamedAndTheGoodOnesGo(t *testing.T) {
 	if code != exitSomeFailed || !strings.HasSuffix(stdout, "\t1\thttp://shop.test/ok\n") || strings.Count(stdout, "\n") != 1 {
 		t.Errorf("exit %d, accepted %q; want %d and one id with its line and URL", code, stdout, exitSomeFailed)
 	}
-	for _, want := range []string{"line 2: url: not an absolute http or https URL", `line 3: "coler": unknown field`, "line 4: url: not"} {
+	for _, want := range []string{"line 2: the payload is neither an absolute URL nor a JSON object: write http://", `line 3: "coler": unknown field`, "line 4: url: not"} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("%q is not said in:\n%s", want, errOut)
 		}
@@ -169,6 +169,39 @@ func TestFailedJobsTurnTheExitCode(t *testing.T) {
 	code, _, errOut := gofer(t, "", "submit", "--wait", "http://127.0.0.1/")
 	if code != exitSomeFailed || !strings.Contains(errOut, "target_denied") {
 		t.Errorf("exit %d, %q; want %d and the reason", code, errOut, exitSomeFailed)
+	}
+}
+
+func TestACancelledJobIsNotSaidToHaveFailed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	if err := w.client.Ensure(t.Context(), bus.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	for want, ids := range map[string][]string{
+		"gofer: the job was cancelled\n": {"a"}, "gofer: jobs accepted: 2, refused: 0, failed: 0, cancelled: 2\n": {"b", "c"},
+	} {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			args, lines := []string{"submit", "--wait", "--id", ids[0], "http://a.test/"}, ""
+			if len(ids) > 1 {
+				args = []string{"submit", "--wait", "-"}
+				for _, id := range ids {
+					lines += `{"id":"` + id + `","url":"http://a.test/"}` + "\n"
+				}
+			}
+			if code, _, errOut := gofer(t, lines, args...); code != exitSomeFailed || !strings.HasSuffix(errOut, want) {
+				t.Errorf("exit %d, %q; want %d and %q", code, errOut, exitSomeFailed, want)
+			}
+		}()
+		for _, id := range ids {
+			testenv.Eventually(t, "the job to be there, and cancelled", func() bool {
+				code, _, _ := gofer(t, "", "cancel", id)
+				return code == exitOK
+			})
+		}
+		<-ended
 	}
 }
 

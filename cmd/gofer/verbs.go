@@ -85,7 +85,10 @@ func flagError(cmd *cobra.Command, err error) error {
 			known = append(known, f.Name)
 		}
 	})
-	name := strings.TrimLeft(missing.GetSpecifiedName(), "-")
+	name := strings.ReplaceAll(strings.TrimLeft(missing.GetSpecifiedName(), "-"), "_", "-")
+	if meant := flagOf(cmd.Flags(), name); meant != "" {
+		return usage("%w, did you mean %s?", err, meant)
+	}
 	near := []string{text.Nearest(name, known, 2)}
 	// A single letter is at most two edits away from many names, so Nearest is of no use: the flags that begin with it are meant.
 	if len(name) == 1 {
@@ -100,4 +103,38 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usage("%w: the environment configures a worker, see gofer config usage", err)
 	}
 	return usage("%w", err)
+}
+
+// flagOf is the flag of the verb that stands for a flag of curl, of the nats command or of another queue; empty if there is none.
+func flagOf(flags *pflag.FlagSet, name string) string {
+	for _, alias := range []struct {
+		// flag is one of gofer's, without which the rest of meant makes no sense.
+		flag, meant, names string
+	}{
+		{"attempts", "--attempts, which counts the first one, too", "retry retries max-retry max-retries"},
+		{"attempts", "--attempts", "max-attempts tries"},
+		{"attempt-timeout", "--attempt-timeout", "m max-time connect-timeout request-timeout"},
+		{"method", "-X METHOD", "request"},
+		{"method", "-X HEAD", "I head"},
+		{"data", "-d DATA", "data-raw data-binary data-ascii data-urlencode json body payload"},
+		{"header", "-H 'User-Agent: …'", "A user-agent agent"},
+		{"header", "-H 'Authorization: …'", "u user"},
+		{"header", "-H 'Cookie: …'", "b cookie"},
+		{"header", "-H 'Referer: …'", "e referer"},
+		{"output", "--output DIR", "o O remote-name save"},
+		{"proxy", "--proxy ID, a proxy of the pool: gofer proxies ls lists them", "x proxy-url proxy-id via"},
+		{"region", "--region", "country geo"},
+		{"in", "--in DURATION or --at TIME", "delay after process-in process-at not-before schedule run-at"},
+		{"id", "--id", "job-id task-id name"},
+		{"yes", "--yes", "y f force assume-yes no-input"},
+		{"limit", "--limit", "n count last size"},
+		{"state", "--state", "status"},
+		{"server", "--server URL", "url nats-url nats"},
+		{"json", "--json", "format j"},
+	} {
+		if flags.Lookup(alias.flag) != nil && slices.Contains(strings.Fields(alias.names), name) {
+			return alias.meant
+		}
+	}
+	return ""
 }

@@ -11,6 +11,9 @@ func TestMisspeltFlagsAndVerbsNameTheOneThatWasMeant(t *testing.T) {
 		"submit --wiat http://a.test/": "did you mean --wait?", "submit --quue x http://a.test/": "did you mean --queue?", "worker --concurrency 5": "see gofer config usage",
 		"status": "did you mean doctor?", "stats": "did you mean rollups?", "sumbit": "did you mean submit?",
 		"submit -q x http://a.test/": "did you mean --queue?", "submit -f x": "did you mean --fail or --file?", "help sumbit": "did you mean submit?",
+		"submit --retries 3 http://a.test/": "did you mean --attempts, which counts the first one, too?", "submit --max_attempts 3 http://a.test/": "did you mean --attempts?",
+		"submit -x http://p.test:1 http://a.test/": "did you mean --proxy ID, a proxy of the pool", "submit -o x http://a.test/": "did you mean --output DIR?",
+		"submit --data-raw x http://a.test/": "did you mean -d DATA?", "submit -A x http://a.test/": "did you mean -H 'User-Agent: …'?", "cancel -f a": "did you mean --yes?",
 		"retry": "did you mean dead replay?", "completion tcsh": `no verb "tcsh"`, "jobs ls --state failed": "gofer results lists the jobs that have ended",
 	} {
 		code, _, errOut := gofer(t, "", strings.Fields(args)...)
@@ -78,6 +81,10 @@ func TestAMessageSaysWhatWasMeant(t *testing.T) {
 	gofer(t, "", "setup")
 	for args, want := range map[string]string{
 		"submit shop.test":                            `URL 1: "shop.test" has no scheme, did you mean http://shop.test or https://shop.test?`,
+		"submit http//shop.test/":                     `URL 1: "http//shop.test/" is no URL, did you mean http://shop.test/?`,
+		"submit htp://shop.test/":                     `URL 1: "htp://shop.test/" is no URL, did you mean http://shop.test/?`,
+		"submit //shop.test/page":                     "did you mean http://shop.test/page or https://shop.test/page?",
+		"submit htp://user:secret@shop.test":          "did you mean http:// in place of htp://?",
 		"submit user:secret@shop.test":                "not an absolute http or https URL",
 		"submit --at tomorrow http://shop.test/":      `--at: "tomorrow" is no time such as`,
 		"submit --deadline friday http://shop.test/":  `--deadline: "friday" is no time such as`,

@@ -76,10 +76,7 @@ func Reasons() []string {
 
 // JobErrors is the closed list of how a job that did not succeed is counted.
 func JobErrors() []string {
-	return []string{
-		jobs.ErrInvalidJob, jobs.ErrExpired, jobs.ErrTimedOut, jobs.ErrNoProxy, jobs.ErrSiteDown, jobs.ErrAttemptsExhausted, jobs.ErrPermanent,
-		jobs.ErrBodyTooLarge, jobs.ErrTooManyRedirects, jobs.ErrTargetDenied, jobs.ErrCancelled, Other,
-	}
+	return append(jobs.ErrorCodes(), Other)
 }
 
 // policyLabel returns the name of a policy if there can be such a policy: 3 strategies with 1 to jobs.MaxMaxAttempts attempts.
