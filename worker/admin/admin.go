@@ -87,6 +87,8 @@ type admin struct {
 	live   live
 	view   view
 	named  chan struct{} // holds an element for each page of metrics with single proxies that is being written
+	// parameters are those that the operations of the API have.
+	parameters parameters
 }
 
 // New makes the handler of all routes. Serve it with NewServer, or with limits of your own.
@@ -96,7 +98,7 @@ func New(c Config) http.Handler {
 	}
 	a := &admin{Config: c, remote: c.Addr != "" && !loopbackAddr(c.Addr)}
 	a.live.snapshot, a.live.limit = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
-	a.view, a.named = newView(a), make(chan struct{}, maxNamed)
+	a.view, a.named, a.parameters = newView(a), make(chan struct{}, maxNamed), readParameters()
 	mux := http.NewServeMux()
 	// The fastest level makes a long metrics page in half the time of the usual one. The error is about bad options.
 	compress, _ := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed))
@@ -227,6 +229,10 @@ func (a *admin) dispatch(routes map[string]route) http.Handler {
 			return
 		}
 		err := a.allow(r, found.access)
+		// Probes and scrapers may add parameters of their own.
+		if err == nil && found.access != anyone {
+			err = a.parameters.check(found, r)
+		}
 		if err == nil {
 			// The bound holds for every route, also for those that read no body.
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
