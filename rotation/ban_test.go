@@ -85,11 +85,37 @@ func TestARefusalCountsTheProxiesThatCoolDown(t *testing.T) {
 		if !ok || none.Proxies != 4 || none.Cooling != 3 {
 			t.Errorf("got %+v, want that 3 of 4 proxies cool down", none)
 		}
-		if want := "3 of 4 proxies that match cool down for this site after a ban or a Retry-After, 1 have an open breaker or are busy"; err.Error() != want {
+		if want := "of 4 proxies that match, 3 cool down for this site after a ban or a Retry-After, 1 is busy"; err.Error() != want {
 			t.Errorf("got %q, want %q", err, want)
 		}
 		busy.Release()
 	})
+}
+
+func TestARefusalSaysHowManyProxiesHaveOpenBreakers(t *testing.T) {
+	for _, c := range []struct {
+		none rotation.NoProxyError
+		want string
+	}{
+		{rotation.NoProxyError{Proxies: 1, Open: 1}, "the only proxy that matches has an open breaker"},
+		{rotation.NoProxyError{Proxies: 1, Cooling: 1}, "the only proxy that matches cools down for this site after a ban or a Retry-After"},
+		{rotation.NoProxyError{Proxies: 1}, "the only proxy that matches is busy"},
+		{rotation.NoProxyError{Proxies: 3, Open: 3}, "all 3 proxies that match have open breakers"},
+		{rotation.NoProxyError{Proxies: 6, Open: 1, Cooling: 2}, "of 6 proxies that match, 2 cool down for this site after a ban or a Retry-After, 1 has an open breaker, 3 are busy"},
+	} {
+		c.none.Reason = rotation.Unavailable
+		if got := c.none.Error(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+	p := pool(t, rotation.RoundRobin, 2, nil)
+	for _, proxy := range p.Status() {
+		take(t, p, rotation.Need{ID: proxy.ID, Host: host}).Report(rotation.Verdict{Kind: rotation.ProxyFault, Trip: time.Minute})
+	}
+	_, _, err := p.Pick(rotation.Need{Host: host})
+	if want := "all 2 proxies that match have open breakers"; err == nil || err.Error() != want {
+		t.Errorf("a pool whose breakers are open: got %v, want %s", err, want)
+	}
 }
 
 func TestAPairThatTheFleetsListCoolsDownIsUsedLast(t *testing.T) {

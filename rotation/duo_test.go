@@ -28,9 +28,9 @@ func (d *duo) pick(t *rapid.T, need rotation.Need) bool {
 		delete(d.sessions, position(need))
 		none, ok := errors.AsType[*rotation.NoProxyError](err)
 		if ok {
-			want.Cooling = none.Cooling // the plain pool does not tell a cooldown from a breaker
+			want.Cooling, want.Open = none.Cooling, none.Open // the plain pool does not tell a cooldown from a breaker
 		}
-		if !ok || *none != *want || none.Cooling > none.Proxies || len(events) > 0 {
+		if !ok || *none != *want || none.Cooling+none.Open > none.Proxies || len(events) > 0 {
 			t.Fatalf("pick %+v: got %v, %+v, want the refusal %+v", need, err, events, want)
 		}
 		return false

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -60,9 +61,9 @@ type NoProxyError struct {
 	Reason Reason
 	// RetryAt is zero if that time is unknown.
 	RetryAt time.Time
-	// Proxies is how many proxies match, and Cooling how many of these cool down for the site, if the reason is Resting. Both are
-	// zero if nobody has counted.
-	Proxies, Cooling int
+	// Proxies is how many proxies match, if the reason is Unavailable: Cooling of them cool down for the site, Open others have a
+	// breaker that is not closed, and the rest is busy. All are zero if nobody has counted.
+	Proxies, Cooling, Open int
 }
 
 // Error is a sentence for people.
@@ -85,11 +86,26 @@ func (e *NoProxyError) Error() string {
 
 // counts says why the proxies that match cannot be used.
 func (e *NoProxyError) counts() string {
-	switch e.Cooling {
-	case 0:
-		return fmt.Sprintf("each of the %d proxies that match has an open breaker or is busy", e.Proxies)
-	case e.Proxies:
-		return fmt.Sprintf("all %d proxies that match cool down for this site after a ban or a Retry-After", e.Proxies)
+	reasons := []struct {
+		n         int
+		one, many string
+	}{
+		{e.Cooling, "cools down for this site after a ban or a Retry-After", "cool down for this site after a ban or a Retry-After"},
+		{e.Open, "has an open breaker", "have open breakers"},
+		{e.Proxies - e.Cooling - e.Open, "is busy", "are busy"},
 	}
-	return fmt.Sprintf("%d of %d proxies that match cool down for this site after a ban or a Retry-After, %d have an open breaker or are busy", e.Cooling, e.Proxies, e.Proxies-e.Cooling)
+	var parts []string
+	for _, r := range reasons {
+		switch {
+		case r.n == 1 && e.Proxies == 1:
+			return "the only proxy that matches " + r.one
+		case r.n == e.Proxies:
+			return fmt.Sprintf("all %d proxies that match %s", r.n, r.many)
+		case r.n == 1:
+			parts = append(parts, "1 "+r.one)
+		case r.n > 1:
+			parts = append(parts, fmt.Sprintf("%d %s", r.n, r.many))
+		}
+	}
+	return fmt.Sprintf("of %d proxies that match, %s", e.Proxies, strings.Join(parts, ", "))
 }

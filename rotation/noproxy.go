@@ -44,8 +44,11 @@ func (p *Pool) noProxyError(need Need, now time.Duration) *NoProxyError {
 			if f.isBanned(e) {
 				at = max(at, f.banned.until[e])
 			}
-			if f.cooldowns.has(e) || f.isBanned(e) {
+			switch {
+			case f.cooldowns.has(e) || f.isBanned(e):
 				none.Cooling++
+			case e.notClosed:
+				none.Open++
 			}
 			soonest = min(soonest, at)
 		}

@@ -157,6 +157,15 @@ func TestManyDeadLettersAreFoundByTheirFlags(t *testing.T) {
 			t.Errorf("replay %s, which fits nothing: exit %d, %q, %q", args, code, out, errOut)
 		}
 	}
+	for reason, want := range map[string]string{
+		"timedout": `no dead letter has the reason "timedout", did you mean timed_out?`, "banned": `no dead letter has the reason "banned": those that are kept have attempts_exhausted, timed_out`,
+	} {
+		for _, verb := range []string{"purge", "replay"} {
+			if code, out, errOut := gofer(t, "", "dead", verb, "--reason", reason, "--yes"); code != exitFailed || out != "" || !strings.Contains(errOut, want) {
+				t.Errorf("%s --reason %s: exit %d, %q, %q; want %s", verb, reason, code, out, errOut, want)
+			}
+		}
+	}
 	if code, out, errOut := gofer(t, "", "dead", "replay", "--site", "books.test", "--since", "1h", "--yes"); code != exitOK || strings.Count(out, "low/replay-") != 2 {
 		t.Errorf("replay by site: exit %d, %q, %q", code, out, errOut)
 	}

@@ -36,7 +36,7 @@ func (a *app) completeValues(root *cobra.Command) {
 	}
 	flags := map[string]cobra.CompletionFunc{
 		"queue": queues, "site": a.complete(siteNames), "proxy": a.complete(proxyNames),
-		"state": oneOf(jobs.States()),
+		"state": oneOf(jobs.States()), "reason": oneOf(jobs.ErrorCodes()),
 	}
 	eachVerb(root, func(verb *cobra.Command) {
 		path := strings.TrimPrefix(verb.CommandPath(), root.Name()+" ")

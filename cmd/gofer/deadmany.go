@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
+	"github.com/gofer-mq/gofer/jobs/text"
 )
 
 // letterFlags say which dead letters a command acts on: those that fit all flags given.
@@ -122,12 +125,17 @@ func (f *letterFlags) match(l *client.DeadLetter) bool {
 // an error for each name that means no letter.
 func (a *app) findLetters(ctx context.Context, s *session, f letterFlags, args []string) (list []client.DeadLetter, unknown []error, err error) {
 	if len(args) == 0 {
+		reasons := map[string]bool{} // of all letters
 		err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
+			reasons[l.Result.Error] = true
 			if f.match(&l) {
 				list = append(list, f.withoutUnneeded(l))
 			}
 			return nil
 		})
+		if err == nil {
+			err = f.checkReason(reasons)
+		}
 		return list, nil, err
 	}
 	// Standard input is read before the stream: the names may come slowly, and the letters have to be current.
@@ -136,6 +144,23 @@ func (a *app) findLetters(ctx context.Context, s *session, f letterFlags, args [
 		return nil, nil, err
 	}
 	return findLettersNamed(ctx, s, f, names)
+}
+
+// checkReason refuses a reason that is misspelt: no letter has it, and no worker of this version gives it. A worker of another
+// version may give others, so the letters decide first.
+func (f *letterFlags) checkReason(kept map[string]bool) error {
+	known := jobs.ErrorCodes()
+	if f.reason == "" || kept[f.reason] || slices.Contains(known, f.reason) {
+		return nil
+	}
+	err := fmt.Errorf("no dead letter has the reason %q", text.Printable(f.reason))
+	if near := text.Nearest(strings.ToLower(f.reason), append(slices.Sorted(maps.Keys(kept)), known...), 2); near != "" {
+		return fmt.Errorf("%w, did you mean %s?", err, text.Printable(near))
+	}
+	if len(kept) == 0 {
+		return fmt.Errorf("%w: there are no dead letters", err)
+	}
+	return fmt.Errorf("%w: those that are kept have %s", err, text.Printable(strings.Join(slices.Sorted(maps.Keys(kept)), ", ")))
 }
 
 // withoutUnneeded returns a letter without a payload that the command does not need: those of many letters would fill the

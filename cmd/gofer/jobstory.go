@@ -122,7 +122,7 @@ func (t *story) waitLine() string {
 	case jobs.StateSiteDown:
 		text += "; gofer sites show " + w.Site + " shows more; once it answers, gofer sites reset " + w.Site + " ends its rest"
 	case jobs.StateNoProxy:
-		text += "; gofer proxies ls shows the state of each proxy; add others with gofer proxies add URL, or wait"
+		text += "; " + jobs.NoProxyRemedy
 	}
 	return text
 }

@@ -127,6 +127,12 @@ func (s *submission) save(ctx context.Context, r jobs.Result) error {
 // exitError returns nil, or an error with exit code 3 if some jobs failed, and 1 if no job was accepted. No other goroutine
 // uses s when it is called.
 func (s *submission) exitError() error {
+	cancelled := s.ended[jobs.Cancelled]
+	// With --fail and with cancelled jobs the text has more numbers: otherwise those are zero.
+	sums := fmt.Sprintf("jobs accepted: %d, refused: %d, failed: %d", s.accepted, s.invalid+s.refused, s.failed-cancelled)
+	if cancelled > 0 {
+		sums += fmt.Sprintf(", cancelled: %d", cancelled)
+	}
 	switch bad := s.invalid + s.refused; {
 	case bad+s.accepted == 0:
 		s.printNote("no jobs in " + s.sourceName())
@@ -135,12 +141,15 @@ func (s *submission) exitError() error {
 		return fmt.Errorf("no job was accepted, %d refused", bad)
 	// The outcome of a single job was printed already.
 	case s.failed > 0 && s.flags.wait && s.accepted == 1 && bad == 0:
-		return &failure{code: exitSomeFailed, err: errors.New("the job failed")}
-	// The text names unwanted answers only with --fail: otherwise their number is zero.
+		what := "failed"
+		if cancelled > 0 {
+			what = "was cancelled"
+		}
+		return &failure{code: exitSomeFailed, err: errors.New("the job " + what)}
 	case s.unwanted > 0:
-		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d, answers other than 2xx and 3xx: %d", s.accepted, bad, s.failed, s.unwanted)}
+		return &failure{code: exitSomeFailed, err: fmt.Errorf("%s, answers other than 2xx and 3xx: %d", sums, s.unwanted)}
 	case bad+s.failed > 0:
-		return &failure{code: exitSomeFailed, err: fmt.Errorf("jobs accepted: %d, refused: %d, failed: %d", s.accepted, bad, s.failed)}
+		return &failure{code: exitSomeFailed, err: errors.New(sums)}
 	}
 	return nil
 }

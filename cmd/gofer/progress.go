@@ -114,7 +114,7 @@ func (s *submission) count(r jobs.Result) {
 	case jobs.Failed:
 		class = "failed"
 	case jobs.Cancelled:
-		class = "cancelled"
+		class = jobs.Cancelled
 	}
 	s.ended[class]++
 	s.attempts += r.AttemptCount

@@ -79,7 +79,7 @@ func (c *countedQueue) view() Queue {
 			text += ": " + shorten(r.Detail)
 		}
 		if r.State == jobs.StateNoProxy {
-			text += ": gofer proxies ls shows the state of each proxy; gofer proxies add URL adds another one"
+			text += ": " + jobs.NoProxyRemedy
 		}
 		q.Reasons = append(q.Reasons, text)
 	}

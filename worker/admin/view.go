@@ -95,7 +95,7 @@ func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 	}
 	// Fewer than half of the breakers are closed. If none is, the check of the proxies says so already.
 	if all, closed := sumOf(s.Breakers), s.Breakers["closed"]; all > 0 && closed*2 < all && closed > 0 {
-		out.add("warn", "%d of %d proxies rest: gofer proxies ls says why; when they work again, gofer breakers reset --all tests them at once", all-closed, all)
+		out.add("warn", "%d of %d proxies have no closed breaker: %s", all-closed, all, jobs.NoProxyRemedy)
 	}
 	out.addQueues(s.Queues)
 	out.addSites(s)

@@ -305,7 +305,7 @@ func TestQueuesSayWhatTheirJobsWaitFor(t *testing.T) {
 	}
 	want := []string{
 		"bad queue misspelt: no worker serves it, and 1 job waits: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue misspelt ends its jobs",
-		"warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37: gofer proxies ls shows the state of each proxy; gofer proxies add URL adds another one",
+		"warn queue low: 150 jobs wait for a proxy: captcha.test has banned 31 of 37: " + jobs.NoProxyRemedy,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("problems: got %q, want %q", got, want)

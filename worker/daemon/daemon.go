@@ -30,7 +30,8 @@ import (
 // the connection is closed, all within DrainTimeout. While no server answers, or while it refuses to set up the streams for a
 // reason that may pass, the worker waits. Run closes the Listener.
 //
-// Errors: one that names each field of c which is wrong; one that wraps bus.ErrConfig if the owner of the server has to change
+// Run returns nil if ctx ended it, also while it still waited: to be stopped is no failure of a worker. Whether it has ever begun
+// to work, Config.Started says. Errors: one that names each field of c which is wrong; one that wraps bus.ErrConfig if the owner of the server has to change
 // something; one that wraps bus.ErrUnreachable if the server ended the connection for good, so that a new run has to connect.
 func Run(ctx context.Context, c Config) error {
 	if c.Listener != nil {

@@ -141,7 +141,7 @@ func withoutProxy(q *waiting.Queue) string {
 	if len(sentences) == 0 { // there are so many other reasons
 		sentences = []string{fmt.Sprintf("%d jobs wait for a proxy", q.NoProxy)}
 	}
-	return strings.Join(sentences, "; ") + ": gofer proxies ls shows the state of each proxy; add others with gofer proxies add URL, or wait"
+	return strings.Join(sentences, "; ") + ": " + jobs.NoProxyRemedy
 }
 
 // until is the end of a pause in words. A consumer is paused until a time, so gofer pause without an end sets one that is a
