@@ -61,12 +61,12 @@ func unservedOf(s waiting.Snapshot) string {
 func TestAQueueThatNobodyServesIsFoundByReadingFewJobsACount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	infos, reads := w.listen("$JS.API.STREAM.INFO.GOFER_JOBS"), w.listen("$JS.API.DIRECT.GET.GOFER_JOBS")
 	c := w.counter(waiting.Config{ReadJobs: 10})
 	for range 25 {
 		w.store("default")
 	}
-	w.store("misspelt")
+	w.submit("misspelt")
+	infos, reads := w.listen("$JS.API.STREAM.INFO.GOFER_JOBS"), w.listen("$JS.API.DIRECT.GET.GOFER_JOBS")
 	step := func(what, want string, read int) {
 		t.Helper()
 		if got := unservedOf(w.count(c)); got != want {
