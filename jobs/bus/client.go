@@ -33,6 +33,8 @@ type Client struct {
 	// goroutine calls Domain.
 	ownDomain atomic.Pointer[string]
 
+	copies copies // of the work queues
+
 	mu     sync.Mutex            // guards bodies
 	bodies jetstream.ObjectStore // bound at first use
 }

@@ -99,6 +99,14 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 		if info != nil {
 			out.CreatedAt[want.Name] = info.Created
 		}
+		if info != nil && want.Retention == jetstream.WorkQueuePolicy {
+			// A queue that is served keeps its fresh jobs, because its own consumer wants them.
+			use := Lossy
+			if want.AllowMsgSchedules {
+				use = Unusable
+			}
+			out.Differences = append(out.Differences, c.inspectCopies(ctx, info, use)...)
+		}
 		if want.AllowMsgSchedules && info != nil { // it is the stream of waiting jobs
 			out.Waiting = fillOf(info)
 		}

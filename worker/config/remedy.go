@@ -192,8 +192,11 @@ func Repair(d bus.Difference) string {
 			return fmt.Sprintf("the server never changes that: save what is in it with nats stream backup %[1]s DIR, delete it with nats stream rm %[1]s, and run gofer setup", name)
 		}
 		return "the server never changes that: delete the consumer with nats consumer rm, and run gofer setup; its readers begin again with the oldest message"
-	// An owner may choose this value, so it needs no repair.
 	case bus.OwnersChoice:
+		// What an owner may choose needs no repair, unless it costs jobs: then it is another stream that takes them.
+		if d.Use == bus.Unusable || d.Use == bus.Lossy {
+			return "that takes jobs away: delete the other stream with nats stream rm, or let it copy results, events or dead letters only"
+		}
 	}
 	return ""
 }

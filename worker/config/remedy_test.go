@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gofer-mq/gofer/jobs/bus"
+	"github.com/gofer-mq/gofer/worker"
 	"github.com/gofer-mq/gofer/worker/config"
 	"github.com/gofer-mq/gofer/worker/daemon"
 )
@@ -27,6 +28,10 @@ func TestErrorsNameTheVariableAndTheRemedy(t *testing.T) {
 			"NATS refuses these credentials: check GOFER_NATS_CREDS, _NKEY, _USER, _PASSWORD and _TOKEN, or those of the context"},
 		{bus.Plain(fmt.Errorf("look for stream GOFER_JOBS: %w", context.DeadlineExceeded)), "look for stream GOFER_JOBS: the NATS server did not answer in time: " +
 			"perhaps its cluster has no leader, or its disk was full: look whether all servers of the NATS cluster run (nats server list), start those that are down, and restart one that logged a critical write error"},
+		{fmt.Errorf("store: %w", bus.ErrNoStorage), "store: there is no room for results: the storage of the account or of the server is used up: raise max_file of the account or " +
+			"max_file_store of the server, free disk space, or lower GOFER_RESULTS_MAX_AGE and run gofer setup"},
+		{&worker.StreamsError{Differences: []bus.Difference{{Name: "stream J", Field: "mirrored or sourced by", Have: "stream M", Want: "no stream", Use: bus.Lossy, Repair: bus.OwnersChoice}}},
+			"stream J: mirrored or sourced by is stream M, no stream is wanted: that takes jobs away: delete the other stream with nats stream rm, or let it copy results, events or dead letters only"},
 		{errors.New("a line\nof a stranger"), "a line\nof a stranger"},
 		{&config.Error{Reasons: []string{"A: bad", "B: bad"}}, "configuration: A: bad; configuration: B: bad"},
 	} {
