@@ -11,10 +11,9 @@ import (
 // nanoseconds: a cookie that is set for some hundred years would have expired.
 const maxCookieAge = 400 * 24 * 60 * 60
 
-// readAge sets how long a cookie is kept by its attributes, as browsers read them. net/http reads dates in two forms only, so a
-// cookie that a site deletes by another one would be sent on.
-func readAge(cookie *http.Cookie, attributes string) {
-	cookie.MaxAge, cookie.Expires = 0, time.Time{}
+// readAttributes sets how long a cookie is kept and where it is sent, by its attributes as browsers read them. net/http reads
+// dates in two forms only, so a cookie that a site deletes by another one would be sent on. The last attribute of a name counts.
+func readAttributes(cookie *http.Cookie, attributes string) {
 	for attribute := range strings.SplitSeq(attributes, ";") {
 		name, value, _ := strings.Cut(attribute, "=")
 		value = strings.Trim(value, " \t")
@@ -27,6 +26,12 @@ func readAge(cookie *http.Cookie, attributes string) {
 			if at, ok := cookieDate(value); ok {
 				cookie.Expires = at
 			}
+		case "domain":
+			cookie.Domain = value
+		case "path":
+			cookie.Path = value
+		case "secure":
+			cookie.Secure = true
 		}
 	}
 }

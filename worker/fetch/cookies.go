@@ -25,7 +25,7 @@ const (
 // zero value has none. The jar knows the rules of domains and paths; only the bounds are our own.
 type cookies struct {
 	jar  *cookiejar.Jar
-	kept map[cookieID]struct{} // at most maxCookies
+	kept map[cookieID]bool // at most maxCookies; whether a cookie is for https only
 }
 
 // cookieID distinguishes cookies (RFC 6265, 5.3).
@@ -43,6 +43,9 @@ func (c *cookies) store(u jobs.URL, resp *http.Response) {
 		if !mayCover(id.domain, u.Hostname()) {
 			continue // the jar would refuse it, so it must not take a place
 		}
+		if !keepsPromise(cookie) || u.Scheme() != "https" && (cookie.Secure || c.hidesSecure(id)) {
+			continue
+		}
 		// Replacing a cookie that is known needs no new place, so it is admitted when the jar is full.
 		_, known := c.kept[id]
 		if len(cookie.Name)+len(cookie.Value) > maxCookieBytes || !known && len(c.kept) >= maxCookies {
@@ -51,10 +54,10 @@ func (c *cookies) store(u jobs.URL, resp *http.Response) {
 		// The jar is made for the first cookie: most attempts see none.
 		if c.jar == nil {
 			c.jar, _ = cookiejar.New(&cookiejar.Options{PublicSuffixList: publicsuffix.List}) // it never fails
-			c.kept = map[cookieID]struct{}{}
+			c.kept = map[cookieID]bool{}
 		}
 		c.jar.SetCookies(cookieURL(u), []*http.Cookie{cookie})
-		c.kept[id] = struct{}{}
+		c.kept[id] = cookie.Secure
 		// Max-Age wins over Expires (RFC 6265, 5.3). The jar deletes by itself, and the count must follow.
 		if cookie.MaxAge < 0 || cookie.MaxAge == 0 && !cookie.Expires.IsZero() && cookie.Expires.Before(time.Now()) {
 			delete(c.kept, id)
@@ -62,8 +65,36 @@ func (c *cookies) store(u jobs.URL, resp *http.Response) {
 	}
 }
 
-// parseCookie reads a Set-Cookie field as browsers and curl do, or returns nil. net/http alone drops names and values that they
-// send, such as one with letters beyond ASCII; it reads the attributes other than the age.
+// keepsPromise reports whether a cookie is what the prefix of its name says, in any case (RFC 6265bis, 5.7).
+func keepsPromise(cookie *http.Cookie) bool {
+	switch name := strings.ToLower(cookie.Name); {
+	case strings.HasPrefix(name, "__host-"):
+		return cookie.Secure && cookie.Path == "/" && cookie.Domain == ""
+	case strings.HasPrefix(name, "__secure-"):
+		return cookie.Secure
+	}
+	return true
+}
+
+// hidesSecure reports whether a cookie would be sent in place of one that is for https only. Whoever can forge an answer by http
+// must not replace what a site has set by https (RFC 6265bis, 5.7).
+func (c *cookies) hidesSecure(id cookieID) bool {
+	for kept, secure := range c.kept {
+		sameHosts := kept.domain == id.domain || strings.HasSuffix(kept.domain, "."+id.domain) || strings.HasSuffix(id.domain, "."+kept.domain)
+		if secure && kept.name == id.name && sameHosts && isBelow(id.path, kept.path) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBelow reports whether a path is another one or lies below it (RFC 6265, 5.1.4).
+func isBelow(path, above string) bool {
+	return path == above || strings.HasPrefix(path, strings.TrimSuffix(above, "/")+"/")
+}
+
+// parseCookie reads a Set-Cookie field as browsers and curl do, or returns nil. net/http drops names, values and attributes that
+// they read, such as those with letters beyond ASCII.
 func parseCookie(line string) *http.Cookie {
 	pair, attributes, _ := strings.Cut(line, ";")
 	name, value, found := strings.Cut(pair, "=")
@@ -71,12 +102,8 @@ func parseCookie(line string) *http.Cookie {
 	if !found || name == "" || strings.ContainsFunc(name+value, isControl) {
 		return nil
 	}
-	cookie, err := http.ParseSetCookie("x=;" + attributes)
-	if err != nil {
-		return nil
-	}
-	cookie.Name, cookie.Value = name, value
-	readAge(cookie, attributes)
+	cookie := &http.Cookie{Name: name, Value: value}
+	readAttributes(cookie, attributes)
 	return cookie
 }
 

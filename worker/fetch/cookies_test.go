@@ -2,13 +2,18 @@ package fetch_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/testenv"
 )
 
 // hops serves requests through a proxy that plays every site: each is answered by the next head, the last one by its own cookies.
@@ -89,7 +94,13 @@ func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
 		"as they are": {want: `a=b c; q="x y"; c=1, 2; ü=ä` + "\xff; n m=v; e=; j={\"k\":[1]}; s=t", hops: []string{
 			found("/", "a=b c", `q="x y"`, "c=1, 2", "ü=ä\xff", "n m=v", "e=", `j={"k":[1]}`, " s =\tt ; Path=/"),
 		}},
-		"without those that no browser keeps":  {want: "b=2", hops: []string{found("/", "a\x01=1", "a=\x7f", "a", "=1", "", ";", "a=1\rX: y", "b=2")}},
+		"without those that no browser keeps": {want: "b=2", hops: []string{found("/", "a\x01=1", "a=\x7f", "a", "=1", "", ";", "a=1\rX: y", "b=2")}},
+		"as their names promise": {want: "h=1", hops: []string{
+			found("/", "__Secure-a=1", "__Host-b=1; Path=/", "__secure-c=1", "__HOST-d=1", "__Secure-e=1; Secure", "__Host-f=1; Secure; Path=/", "g=1; Secure", "h=1"),
+			found("http://shop.test/end", "g=1; SECURE"),
+		}},
+		"by the last attribute of a name": {want: "b=1; e=1", hops: []string{found("/x/y",
+			"a=1; Path=/x; Path=/z", "b=1; Path=/z; Path=/x", "c=1; Path=/\u00fc", "d=1; Domain=sh\u00f6p.test", "e=1; Domain=other.test; Domain=shop.test", "f=1; Domain=shop.test; Domain=other.test")}},
 		"up to fifty of them":                  {want: strings.Join(many[:50], "; "), hops: []string{found("/", many...)}},
 		"beside any number that are refused":   {want: "a=1; b=2", hops: []string{found("/", append(refused, "a=1", "b=2; Domain=.SHOP.test")...)}},
 		"beside those of a part of an address": {want: "a=1", hops: []string{found("http://8.8.8.8/"), found("/", append(ofAddress, "a=1")...)}},
@@ -102,6 +113,65 @@ func TestACookieOfARedirectIsSentWhereItBelongs(t *testing.T) {
 			r.use(r.hops(c.hops...))
 			o := r.do(fmt.Sprintf(`{"url":"http://shop.test/start","headers":{"Cookie":%q}}`, c.own))
 			wantBody(t, o, c.want)
+		})
+	}
+}
+
+// cookiesOver makes redirects over sites by https and http, each step with cookies that its answer sets, and returns the cookies of
+// the last request.
+func (r *rig) cookiesOver(steps ...[2]string) string {
+	r.Helper()
+	var n atomic.Int64
+	next := func(w http.ResponseWriter, req *http.Request) {
+		at := int(n.Add(1))
+		if at >= len(steps) {
+			_, _ = io.WriteString(w, strings.Join(req.Header["Cookie"], "; "))
+			return
+		}
+		w.Header()["Set-Cookie"] = strings.Split(steps[at-1][1], "|")
+		w.Header().Set("Location", steps[at][0])
+		w.WriteHeader(http.StatusFound)
+	}
+	plain, secure := httptest.NewServer(http.HandlerFunc(next)), httptest.NewUnstartedServer(http.HandlerFunc(next))
+	secure.TLS = &tls.Config{Certificates: r.secure.TLS.Certificates}
+	secure.StartTLS()
+	defer plain.Close()
+	defer secure.Close()
+	r.use(r.proxy(testenv.Good, func(p *testenv.Proxy) {
+		p.Resolve = func(target string) string {
+			if strings.HasSuffix(target, ":443") {
+				return secure.Listener.Addr().String()
+			}
+			return plain.Listener.Addr().String()
+		}
+	}).URL("http") + " id=p")
+	o := r.do(steps[0][0])
+	if o.Result.Outcome != jobs.Succeeded {
+		r.Errorf("%s %s", o.Result.Error, o.Result.Detail)
+	}
+	return string(o.Result.Body)
+}
+
+func TestSecureCookiesComeFromHTTPSAlone(t *testing.T) {
+	const secure, plain = "https://example.com/x/y", "http://example.com/x/y"
+	for name, c := range map[string]struct {
+		want  string
+		steps [][2]string
+	}{
+		"by https":    {"a=1; __Secure-c=1; __Host-b=1", [][2]string{{secure, "a=1; Secure|__Host-b=1; Secure; Path=/|__Secure-c=1; Secure"}, {secure}}},
+		"not by http": {"d=1", [][2]string{{plain, "a=1; Secure|__Host-b=1; Secure; Path=/|__Secure-c=1; Secure|d=1"}, {secure}}},
+		"nor without what they promise": {"d=1", [][2]string{
+			{secure, "__Host-a=1; Secure|__Host-b=1; Path=/|__Host-c=1; Secure; Path=/; Domain=example.com|__HOST-e=1; Secure; Path=/x|__Secure-f=1|d=1"}, {secure},
+		}},
+		"not replaced by http":        {"a=1", [][2]string{{secure, "a=1; Secure; Path=/x"}, {plain, "a=2; Path=/x|a=3; Path=/x/y|a=4; Domain=example.com; Path=/x/"}, {secure}}},
+		"replaced by https":           {"a=2", [][2]string{{secure, "a=1; Secure; Path=/"}, {secure, "a=2; Path=/"}, {plain}}},
+		"beside those of other paths": {"a=1; a=2", [][2]string{{secure, "a=1; Secure; Path=/x/y"}, {plain, "a=2; Path=/x|b=1; Path=/other"}, {secure}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			if got := r.cookiesOver(c.steps...); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
 		})
 	}
 }
