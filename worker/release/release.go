@@ -1,11 +1,11 @@
 // Package release releases jobs that wait for a site.
 //
-// Such a job lies in the stream of waiting jobs under the subject of its site. No worker polls it, so 100,000 waiting jobs cost
-// no more than one. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due job. It
-// releases a single job as the test of a resting site, and jobs one after the other when the site answers again. It also
-// releases the jobs that have waited for too long; the worker that gets such a job ends it. It passes over the jobs of a queue
-// that nobody serves. The server makes a waiting job a due job in one step, so a leader that dies loses no job and repeats
-// none.
+// Such a job is in the stream of waiting jobs under the subject of its site. No worker polls it, so 100,000 waiting jobs cost no
+// more than one. One worker of the fleet at a time, the leader, reads the oldest job of a site and makes it a due job: it
+// releases the job. The leader releases a single job as the test of a resting site. When the site answers again, the leader
+// releases one job after the other. It also releases the jobs that have waited for too long; the worker that gets such a job ends
+// it. It leaves out the jobs of a queue that nobody serves. The server makes a waiting job a due job in one step, so a leader
+// that dies neither loses nor repeats a job.
 package release
 
 import (
@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// runners is how many sites are visited at the same time. It bounds the requests under way, not the speed of one site.
+	// runners is how many sites are visited at the same time. It bounds the concurrent requests, not the rate of one site.
 	runners = 8
-	// maxSites is how many sites with waiting jobs this worker remembers. It bounds the memory that a crawl over very many dead
+	// maxSites is how many sites with waiting jobs this worker remembers. It bounds the memory that a crawl of very many dead
 	// sites takes. The server releases the jobs of all other sites at the end of their wait.
 	maxSites = 100_000
 	// forgetAfter is how long a worker that does not lead remembers that jobs wait for a site. It is longer than the longest
@@ -29,7 +29,7 @@ const (
 	forgetAfter = time.Hour
 )
 
-// Site is what this worker knows of a site. The zero value knows nothing: the window alone limits the jobs.
+// Site is what this worker knows about a site. With the zero value, only the window limits the jobs.
 type Site struct {
 	// Rests means that no job may ask the site before Until. Then one job may, as the test. While a test runs, Until is when
 	// another test may replace it.
@@ -39,21 +39,22 @@ type Site struct {
 	Since time.Time
 	// Failed is when the latest test failed; zero if none did.
 	Failed time.Time
-	// Returns means that the site has answered after a rest. Its jobs come back one at a time at first.
+	// Returns means that the site has answered after a rest. At first its jobs are released one at a time.
 	Returns bool
-	// New means that the leader asks the site and has never had an answer from it. Room is how many more jobs the leader may
-	// send to it now. A job beyond them would come back, and its history would say that it ran.
+	// New means that this worker sends requests to the site and has never had an answer from it. Room is how many more jobs this
+	// worker may run for the site now. A job beyond them would wait again at once, and its story would say that it ran.
 	New  bool
 	Room int
-	// Load is how many attempts the leader has under way at a site that answers and does not return from a rest; zero for any
-	// other site. Twice as many released jobs may be on their way: younger jobs of the queue go without any such bound.
+	// Load is how many attempts of this worker are under way at a site that answers and does not return from a rest; zero for any
+	// other site. The window is at least twice the load, because newer jobs of the queue need no release and are not limited at
+	// all.
 	Load int
 }
 
-// siteJobs is what a Releaser asks of NATS; *stream.Client has it. Tests use another implementation. NextSiteWait and
-// NextSiteWaitOfQueue return the oldest job behind a sequence, and StillWaiting calls use for each job of the sequences that is
-// there, in their order. ReleaseAtSite returns sequence zero for a job that is gone; several goroutines call it at the same time.
-// StillDue and WaitAgain report what became of released jobs.
+// siteJobs is what a Releaser needs of NATS. *stream.Client implements it; tests use another implementation. NextSiteWait and
+// NextSiteWaitOfQueue return the oldest job after a sequence. StillWaiting calls use for each job of seqs that still waits, in
+// the order of seqs. ReleaseAtSite returns sequence zero for a job that is gone; several goroutines call it at the same time.
+// StillDue and WaitAgain report the state of released jobs.
 type siteJobs interface {
 	NextSiteWait(ctx context.Context, key string, after uint64) (job bus.WaitingJob, found bool, err error)
 	StillWaiting(ctx context.Context, seqs []uint64, use func(bus.WaitingJob)) error
@@ -64,10 +65,10 @@ type siteJobs interface {
 	DueConsumers(ctx context.Context) ([]bus.DueConsumer, error)
 }
 
-// Config is what a Releaser is made of. Site, MaxWait and Log are required.
+// Config configures a Releaser. Site, MaxWait and Log are required.
 type Config struct {
-	// Site returns what this worker knows of a site. It is called often, and must not block. The name is the
-	// site's authority, as jobs.Job.Target returns it.
+	// Site returns what this worker knows about a site. It is called often, and must not block. name has the form that
+	// jobs.Job.Target returns.
 	Site func(name string) Site
 	// MaxWait is how long a job waits for a resting site that failed a test meanwhile.
 	MaxWait time.Duration
@@ -85,7 +86,8 @@ type Releaser struct {
 	queues queues
 
 	mu sync.Mutex // guards the fields below, and the first fields of each backlog
-	// A backlog is in backlogs from its first note until a visit finds it empty. It is in the schedule unless a runner holds it.
+	// A backlog is in backlogs from the first call of NoteWaiting until a visit finds it empty. It is in the schedule, too,
+	// unless a runner holds it.
 	backlogs map[string]*backlog // by the key of the site
 	schedule schedule            // by the time of the next visit
 }
@@ -102,12 +104,12 @@ func New(cfg Config) *Releaser {
 func (r *Releaser) NoteWaiting(key, site string, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// An old note must not keep a backlog as long as a new one would.
+	// A note is as old as the observation: an old note keeps a backlog for a shorter time.
 	at := time.Now().Add(-age)
 	b := r.backlogs[key]
 	if b == nil {
 		if len(r.backlogs) >= maxSites {
-			// forget walks over all backlogs, so it runs only when the table is full.
+			// forget reads all backlogs, so it runs only when the table is full.
 			r.forget(time.Now().Add(-forgetAfter))
 		}
 		if len(r.backlogs) >= maxSites {
@@ -125,7 +127,7 @@ func (r *Releaser) NoteWaiting(key, site string, age time.Duration) {
 	r.visitSoon(b)
 }
 
-// Changed reports that what is known of a site has changed. Its backlog is visited at once.
+// Changed notes that the state of a site has changed, and schedules a visit to its backlog now.
 func (r *Releaser) Changed(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,8 +160,8 @@ func (r *Releaser) visitAllSoon() {
 	}
 }
 
-// signal wakes a runner. If the channel is full, another signal is pending already. Its runner sees this change too, because the
-// caller holds the lock.
+// signal wakes a runner. If the channel is full, a signal is pending already, and the runner that receives it also sees this
+// change, because the caller holds the lock.
 func (r *Releaser) signal() {
 	select {
 	case r.wake <- struct{}{}:
@@ -167,7 +169,7 @@ func (r *Releaser) signal() {
 	}
 }
 
-// forget drops the backlogs whose last note is older than a time. A backlog that a runner holds stays: with two backlogs of one
+// forget drops the backlogs whose last note is older than before. A backlog that a runner holds stays: with two backlogs of one
 // site, too many jobs would be released. The caller holds the lock.
 func (r *Releaser) forget(before time.Time) {
 	for key, b := range r.backlogs {
@@ -181,7 +183,7 @@ func (r *Releaser) forget(before time.Time) {
 // Run releases jobs until ctx ends. One worker of the fleet at a time may run it: two of them would release two tests.
 func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	r.begin()
-	// Every queue counts as served until the queues are read, and a job could be released into a paused one.
+	// Every queue counts as served until the queues are read. Without this call, a job could be released into a paused queue.
 	_ = r.readQueues(ctx, jobs) // watchQueues logs a failure
 	var running sync.WaitGroup
 	running.Go(func() { r.watchQueues(ctx, jobs) })
@@ -198,7 +200,8 @@ func (r *Releaser) Run(ctx context.Context, jobs siteJobs) {
 	running.Wait()
 }
 
-// begin forgets what this worker released when it led before. Another worker may have released jobs since.
+// begin forgets which jobs this worker released when it was the leader before, because another leader may have released jobs
+// since.
 func (r *Releaser) begin() {
 	r.queues.reset()
 	r.mu.Lock()
@@ -224,7 +227,7 @@ func (r *Releaser) take(ctx context.Context) *backlog {
 		if b != nil {
 			return b
 		}
-		// A backlog whose time comes before the timer ends is announced by a signal.
+		// If another backlog becomes due before the timer ends, a signal says so.
 		select {
 		case <-ctx.Done():
 		case <-r.wake:
@@ -235,7 +238,7 @@ func (r *Releaser) take(ctx context.Context) *backlog {
 }
 
 // giveBack puts a backlog back into the schedule. It forgets an empty backlog if no worker has noted waiting jobs for emptyAfter.
-// Until then an empty backlog keeps its window, because released jobs may come back to it.
+// Until then an empty backlog keeps its window, because released jobs may wait again.
 func (r *Releaser) giveBack(b *backlog, result visitResult) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,7 +13,8 @@ const idleWait = time.Minute
 
 func (q *schedule) push(b *backlog) { heap.Push(&q.heap, b) }
 
-// pop takes out the backlog whose time came first. If none has come, it returns the time until then, at most idleWait.
+// pop removes and returns the backlog with the earliest visit that is due. If no visit is due, it returns nil and the time until
+// the next visit, at most idleWait.
 func (q *schedule) pop(now time.Time) (b *backlog, wait time.Duration) {
 	if len(q.heap) == 0 {
 		return nil, idleWait
@@ -32,10 +33,10 @@ func (q *schedule) move(b *backlog, next time.Time) {
 	}
 }
 
-// remove takes out a backlog that no runner holds.
+// remove removes a backlog that no runner holds.
 func (q *schedule) remove(b *backlog) { heap.Remove(&q.heap, b.index) }
 
-// backlogHeap is what container/heap works on. Each backlog has its index, because visitSoon and forget find it by its key.
+// backlogHeap implements heap.Interface. Each backlog has its index in the heap, because move and remove need the index.
 type backlogHeap []*backlog
 
 func (h backlogHeap) Len() int           { return len(h) }

@@ -22,14 +22,14 @@ const (
 	unservedPause = time.Minute
 )
 
-// queues is what is known of the queues of the fleet. A queue is unserved if it is paused, if it has no consumer, or if nobody
-// took a released job of it. Then no more jobs of the queue are released, and its released jobs take no place of the window:
-// they would hold up the jobs of other queues for the same site. Until the queues are read, each counts as served. The methods
-// may be called from any goroutine.
+// queues says which queues of the fleet are served. A queue is unserved if it is paused, if it has no consumer, or if nobody took
+// a released job of it. Then no more jobs of the queue are released, and its released jobs take no place of the window, because
+// they would hold up the jobs of other queues for the same site. Until the queues are read, each queue counts as served. The
+// methods may be called from any goroutine.
 type queues struct {
 	mu        sync.Mutex                 // guards the fields below
 	consumers map[string]bus.DueConsumer // nil until the server has listed them
-	untaken   map[string]uint64          // the oldest released job that nobody took, as the sequence of its due job
+	untaken   map[string]uint64          // by queue: the sequence of the due job that nobody took and that was found first
 }
 
 // reset forgets which jobs nobody took. The consumers stay, because they are the server's state.
@@ -47,8 +47,7 @@ func (q *queues) serves(queue string) bool {
 }
 
 func (q *queues) servesLocked(queue string) bool {
-	// The server has not listed the consumers. A job released into an unserved queue does little harm; holding back all jobs
-	// would do much.
+	// The server has not listed the consumers. Releasing no job would do more harm than a job released into an unserved queue.
 	if q.consumers == nil {
 		return true
 	}
@@ -56,7 +55,7 @@ func (q *queues) servesLocked(queue string) bool {
 	return known && !consumer.Paused && q.untaken[queue] == 0
 }
 
-// served returns the names of the served queues, sorted, so that heads asks in the same order each time.
+// served returns the names of the served queues, sorted, so that heads reads them in the same order each time.
 func (q *queues) served() (names []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -79,12 +78,12 @@ func (q *queues) update(consumers []bus.DueConsumer) (servedNow bool) {
 	q.consumers = make(map[string]bus.DueConsumer, len(consumers))
 	for _, consumer := range consumers {
 		q.consumers[consumer.Queue] = consumer
-		// Somebody took the job, or it is gone: the queue counts as served again.
+		// A worker took the job, or the job is gone: the queue counts as served again.
 		if !isUntaken(consumer, q.untaken[consumer.Queue]) {
 			delete(q.untaken, consumer.Queue)
 		}
 	}
-	// A queue that is created again under the same name begins as served.
+	// If the consumers of a queue are created again, the queue begins as served.
 	maps.DeleteFunc(q.untaken, func(queue string, _ uint64) bool { _, known := q.consumers[queue]; return !known })
 	for queue, served := range was {
 		servedNow = servedNow || !served && q.servesLocked(queue)
@@ -112,12 +111,12 @@ func (q *queues) isStuck(s sentJob) bool {
 	case !isUntaken(consumer, s.seq):
 		return false
 	case time.Since(s.at) < untakenAfter:
-		return consumer.Paused // a paused queue gives up its places at once
+		return consumer.Paused // the jobs of a paused queue lose their places at once
 	}
 	if q.untaken == nil {
 		q.untaken = map[string]uint64{}
 	}
-	// The first such job stays the mark. As soon as it is taken, the queue is served.
+	// Only the first such job is kept. As soon as a worker takes it, the queue is served.
 	if q.untaken[s.job.Queue] == 0 {
 		q.untaken[s.job.Queue] = s.seq
 	}
@@ -133,7 +132,7 @@ func (r *Releaser) watchQueues(ctx context.Context, jobs siteJobs) {
 			if err != nil && !failed && ctx.Err() == nil {
 				r.cfg.Log.Warn("cannot read which queues are served; jobs that wait for a site may be delayed by a paused queue", "error", err)
 			}
-			// Each refusal is an error in the server's log, so it is repeated rarely.
+			// Each refusal is an error in the server's log, so a refused request is repeated rarely.
 			if failed = err != nil; errors.Is(err, bus.ErrPermission) {
 				pause = refusedPause
 			}
@@ -163,33 +162,33 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// heads finds the next job of a backlog, within one visit. It asks for the oldest job of each served queue only if the oldest
-// job of all is of an unserved queue: any number of jobs of that queue may follow it.
+// heads finds the next jobs of a backlog during one visit. It reads the oldest job of each served queue only if the oldest job of
+// all is of an unserved queue, because any number of jobs of that queue may follow.
 type heads struct {
 	backlog *backlog
 	stream  siteJobs
 	queues  *queues
-	byQueue map[string]bus.WaitingJob // nil as long as the oldest job of all may go
+	byQueue map[string]bus.WaitingJob // the oldest job of each served queue; nil while the oldest job of all is of a served queue
 	reread  bool                      // the jobs were read from the start of the subject
-	few     int                       // how many jobs oldestFew asks for at most
+	maxJobs int                       // how many jobs nextJobs reads at most
 }
 
 func newHeads(b *backlog, stream siteJobs, q *queues) *heads {
-	return &heads{backlog: b, stream: stream, queues: q, reread: b.after == 0, few: 1}
+	return &heads{backlog: b, stream: stream, queues: q, reread: b.after == 0, maxJobs: 1}
 }
 
-// oldestFew returns the oldest job of a served queue and, if no job of another queue is older, those of the messages behind it
-// that may go too, in their order; at least one and at most limit, if jobs may go. The messages are asked for at the same time.
-// It asks for more and more of them while half of the messages are such jobs, and for fewer where other jobs lie between them or
-// the jobs are large. waits means that jobs wait, even if all of them are of unserved queues.
-func (h *heads) oldestFew(ctx context.Context, limit int) (list []bus.WaitingJob, waits bool, err error) {
+// nextJobs returns the oldest job of a served queue. If no job of an unserved queue is older, it also returns jobs of the
+// following sequences, up to the first one of an unserved queue; at most limit jobs in all. It reads these sequences in one
+// request. The number of sequences doubles with each call, up to chunk. It is halved if fewer than half of the sequences are such
+// jobs, or if the jobs are large. waits means that jobs wait, even if all of them are of unserved queues.
+func (h *heads) nextJobs(ctx context.Context, limit int) (list []bus.WaitingJob, waits bool, err error) {
 	job, found, waits, err := h.first(ctx)
 	if err != nil || !found {
 		return nil, waits, err
 	}
 	list = []bus.WaitingJob{job}
-	limit = min(limit, h.few)
-	h.few = min(2*h.few, chunk)
+	limit = min(limit, h.maxJobs)
+	h.maxJobs = min(2*h.maxJobs, chunk)
 	if h.byQueue != nil || limit <= 1 {
 		return list, true, nil
 	}
@@ -198,7 +197,8 @@ func (h *heads) oldestFew(ctx context.Context, limit int) (list []bus.WaitingJob
 		behind[i] = job.Seq + 1 + uint64(i)
 	}
 	isUnserved, size := false, len(job.Message().Data)
-	// A replica that lags does not show the newest jobs. One that is passed over is read when the jobs are read from the start.
+	// A replica that lags does not show the newest jobs. A job that is skipped here is found when oldest reads from the start
+	// again.
 	err = h.stream.StillWaiting(ctx, behind, func(job bus.WaitingJob) {
 		if job.Site != h.backlog.key || h.backlog.refused[job.Seq] {
 			return
@@ -210,20 +210,20 @@ func (h *heads) oldestFew(ctx context.Context, limit int) (list []bus.WaitingJob
 		}
 	})
 	if 2*len(list) < limit || size > maxListBytes {
-		h.few = max(limit/2, 1)
+		h.maxJobs = max(limit/2, 1)
 	}
 	return list, true, err
 }
 
 // first returns the oldest job of a served queue. waits means that jobs wait, even if all of them are of unserved queues.
 func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits bool, err error) {
-	// The usual case costs one request: the oldest job of all is of a served queue.
+	// In the usual case, the oldest job of all is of a served queue. That costs one request.
 	if h.byQueue == nil {
 		job, found, err = h.oldest(ctx)
 		if err != nil || !found || h.queues.serves(job.Queue) {
 			return job, found, found, err
 		}
-		// From here on byQueue has the oldest job of each served queue, and each release reads one more.
+		// From here on byQueue has the oldest job of each served queue, and markGone reads the next one.
 		h.byQueue = map[string]bus.WaitingJob{}
 		for _, queue := range h.queues.served() {
 			if err := h.read(ctx, queue); err != nil {
@@ -241,7 +241,8 @@ func (h *heads) first(ctx context.Context) (job bus.WaitingJob, found, waits boo
 	return job, found, true, nil
 }
 
-// oldest returns the oldest waiting job of all queues. Sequences only grow, so a job that comes back is behind all others.
+// oldest returns the oldest waiting job of all queues. Sequences only grow, so a released job that waits again comes after all
+// others.
 func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err error) {
 	b := h.backlog
 	for {
@@ -253,8 +254,8 @@ func (h *heads) oldest(ctx context.Context) (job bus.WaitingJob, found bool, err
 			b.after = job.Seq
 		case h.reread:
 			return job, false, nil
-		// Either no job waits, or the stream was recreated and its sequences began again: one read from zero decides. A second
-		// one in the same visit could find released jobs, which a replica that lags still shows.
+		// Either no job waits, or the stream was created again and its sequences began again: one read from zero decides. A
+		// second read from zero in the same visit could find released jobs, because a replica that lags still shows them.
 		default:
 			h.reread, b.after = true, 0
 		}
@@ -276,15 +277,15 @@ func (h *heads) read(ctx context.Context, queue string) error {
 		return nil
 	}
 	delete(h.byQueue, queue)
-	// Either no job of the queue waits, or the stream was recreated: the next visit reads the queue from its start.
+	// Either no job of the queue waits, or the stream was created again: the next visit reads the queue from the start.
 	delete(b.passed, queue)
 	return nil
 }
 
-// markGone notes that a job of the latest oldestFew, and those before it, are gone: released, or cancelled meanwhile.
+// markGone notes that a job of the latest nextJobs, and the jobs before it, are gone: released, or cancelled meanwhile.
 func (h *heads) markGone(ctx context.Context, job bus.WaitingJob) error {
 	b := h.backlog
-	// The job was the oldest of all.
+	// No older job waits.
 	if h.byQueue == nil {
 		b.after = job.Seq
 		return nil

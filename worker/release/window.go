@@ -8,18 +8,18 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// sentJob is a job that was released.
+// sentJob is a released job.
 type sentJob struct {
-	seq uint64 // of the due job
-	at  time.Time
+	seq uint64    // sequence of the due job
+	at  time.Time // time of the release
 	job bus.Key
-	ask time.Time // when to ask whether it is still due
+	ask time.Time // time of the next check whether it is still due
 }
 
-// withNextAsk returns s with the time of its next check. The longer the job runs, the rarer are the checks, so that many jobs
-// of a slow site cost few requests. The end of a job is known after at most a quarter more of its time.
+// withNextAsk returns s with the time of its next check. The longer the job runs, the rarer are the checks, so that many jobs of
+// a slow site cost few requests. The end of a job is noticed late by at most a quarter of its duration.
 func (s sentJob) withNextAsk(now time.Time) sentJob {
-	s.ask = now.Add(min(now.Sub(s.at)/4, latest))
+	s.ask = now.Add(min(now.Sub(s.at)/4, maxPause))
 	return s
 }
 
@@ -36,9 +36,8 @@ func (b *backlog) restorePlaces(q *queues) {
 	})
 }
 
-// checkReleased checks the released jobs whose time for a check has come, and drops those that are no longer due. It checks all
-// of them: jobs that take long must not hide that others have ended. After an error the jobs whose state is unknown stay.
-// changed means that some were dropped.
+// checkReleased checks all released jobs whose time for a check has come, and drops those that are no longer due. After an error
+// the jobs whose state is unknown stay. changed means that jobs were dropped.
 func (b *backlog) checkReleased(ctx context.Context, stream siteJobs, q *queues) (changed bool, err error) {
 	now := time.Now()
 	var asked, kept []sentJob
@@ -62,8 +61,8 @@ func (b *backlog) checkReleased(ctx context.Context, stream siteJobs, q *queues)
 	return changed, err
 }
 
-// checkChunk checks some released jobs, and returns those that stay. If a job waits again, the site had no room: the window is
-// halved. Otherwise the window grows by one.
+// checkChunk checks a chunk of released jobs, and returns those that stay. For each job that is no longer due, it adapts the
+// window.
 func (b *backlog) checkChunk(ctx context.Context, stream siteJobs, q *queues, part []sentJob) (kept []sentJob, changed bool, err error) {
 	seqs := make([]uint64, len(part))
 	for i, s := range part {
@@ -76,8 +75,8 @@ func (b *backlog) checkChunk(ctx context.Context, stream siteJobs, q *queues, pa
 	gone := map[uint64]bus.Key{}
 	var ended []sentJob
 	for _, s := range part {
-		// A job that is still due has not been taken, or its worker has not settled it. After lostAfter it is dropped, and the
-		// window stays as it is.
+		// No worker has taken a job that is still due, or its worker has not settled it. After lostAfter the job is dropped, and
+		// the window stays as it is.
 		switch {
 		case !there[s.seq]:
 			gone[s.seq], ended = s.job, append(ended, s)
@@ -90,7 +89,7 @@ func (b *backlog) checkChunk(ctx context.Context, stream siteJobs, q *queues, pa
 	if len(ended) == 0 {
 		return kept, false, nil
 	}
-	// A job that is no longer due has ended, or it waits again, for the site or for its next attempt. Either wait means that the
+	// A job that is no longer due has ended, or it waits again, for the site or for its next attempt. Both waits mean that the
 	// site cannot take so many jobs.
 	cameBack, err := stream.WaitAgain(ctx, gone)
 	if err != nil {
@@ -103,9 +102,9 @@ func (b *backlog) checkChunk(ctx context.Context, stream siteJobs, q *queues, pa
 	return kept, true, nil
 }
 
-// adjustWindow adapts the window to what became of one released job.
+// adjustWindow halves the window for a released job that waits again, and adds one place for a released job that ended.
 func (b *backlog) adjustWindow(cameBack bool) {
-	// One visit may halve the window several times: each job that came back found no place.
+	// One visit may halve the window several times, because the site had no room for each of these jobs.
 	if cameBack {
 		b.window, b.cameBackAt = max(1, b.window/2), time.Now()
 		b.cameBack++

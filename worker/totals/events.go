@@ -8,12 +8,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// readEvents reads the breaker events that were stored since the last call. A stream that was made again counts from 1.
+// readEvents reads the breaker events that were stored since the last call. If the stream was created again, it drops the events
+// of the old stream, and reads the new one from the start.
 func (t *Totals) readEvents(ctx context.Context, s store) error {
 	r := &t.reader
 	state, err := s.StateOf(ctx, events)
-	settled := state == r.events
-	if err != nil || settled && r.settled {
+	isSame := state == r.events
+	if err != nil || isSame && r.confirmed {
 		return err
 	}
 	if !state.CreatedAt.Equal(r.events.CreatedAt) {
@@ -27,12 +28,12 @@ func (t *Totals) readEvents(ctx context.Context, s store) error {
 		if err == nil {
 			err = t.fleet.RestoreBreakerEvent(e, m.At)
 		}
-		if err != nil && r.strange.CompareAndSwap(false, true) {
+		if err != nil && r.malformedLogged.CompareAndSwap(false, true) {
 			t.cfg.Log.Warn("some of the fleet's breaker events are left out", "subject", m.Subject, "error", err)
 		}
 	})
 	if err == nil {
-		r.events, r.settled = state, settled
+		r.events, r.confirmed = state, isSame
 	}
 	return err
 }

@@ -15,43 +15,44 @@ import (
 const (
 	// refreshWait bounds how long a query waits for NATS.
 	refreshWait = time.Second
-	// totalsAge and proxiesAge are how old the running hour may be before a query reads it again.
+	// totalsAge and proxiesAge are the age of the running hour from which on a query reads it again.
 	totalsAge, proxiesAge = time.Second, flushEvery
-	// lateFlush is how long after its end an hour is still read again: workers still store what they counted in it.
+	// lateFlush is how long after its end an hour is still read again, because workers store their last counts of the hour late.
 	lateFlush = time.Minute
-	// checkAtOnce is how many older hours are checked each flushEvery: all of a week in six minutes.
+	// checkAtOnce is how many older hours one check covers. With a check each flushEvery, a week takes six minutes.
 	checkAtOnce = 2
-	// quietest is the longest time between two looks for changes while there are none and nobody asks.
-	quietest = 32 * time.Second
-	// checkAllEvery is the least time between two checks of all hours: a full server deletes old parts all the time.
+	// maxReadPause is the longest pause between two checks for changes, while nothing changes and no query comes.
+	maxReadPause = 32 * time.Second
+	// checkAllEvery is the shortest time between two checks of all hours. A full server deletes old parts all the time.
 	checkAllEvery = 30 * time.Second
 )
 
 // reader holds the state of reading the fleet's book.
 type reader struct {
-	// lock is held by whoever reads, and guards the fields up to checkedAll. It is a channel, so that a query can stop waiting.
+	// lock guards the fields up to checkedAll. It is a channel, so that a query can give up waiting. An element means locked.
 	lock chan struct{}
 	seen map[seenOf]seen
-	// state is that of the stream at the last check, newest the highest sequence of a message that was read from it.
+	// state is the state of the stream at the last check. newest is the highest sequence that was read.
 	state  bus.State
 	newest uint64
-	// read is when the running hour was read last, or a try to read it began, by kind.
+	// read is the time at which the latest read of the running hour began, by kind, whether it succeeded or not.
 	read map[rollup.Kind]time.Time
-	// unchecked is how many hours remain to be checked after a change of the stream. Checked is how many hours back the last
-	// checked hour is. CheckedAll is when all hours were checked at once.
+	// unchecked is how many hours are still to be checked after a change of the stream. checked is the number of hours back of
+	// the hour that was checked last. checkedAll is when a check of all hours began last.
 	unchecked, checked int
 	checkedAll         time.Time
 
-	// suspect is true after stored parts were deleted, until all hours have been checked. strange is true once a malformed part was
-	// logged, so that others are not. unread is true while hours or events cannot be read.
-	suspect, strange, unread atomic.Bool
-	// asked holds an element if a query has asked for the book since the last reading.
+	// suspect is true after stored parts were deleted, until all hours have been checked. malformedLogged is true once a malformed
+	// part or event was logged: only the first one is. readFails is true while hours or events cannot be read.
+	suspect, malformedLogged, readFails atomic.Bool
+	// asked holds an element if a query has asked for the book since the last pause.
 	asked chan struct{}
 
-	// Only the reading goroutine uses the fields below. Events is the state of the events stream that was read. Settled is true
-	// if a second read in the same state has confirmed the first, because a replica may lag. NextEvent is a sequence.
+	// Only the reading goroutine uses the fields below. events is the state of the stream of events at the latest read. confirmed
+	// is true once a second read in the same state has succeeded: the first one may have reached a replica that lags. nextEvent
+	// is the sequence at which the next read begins.
 	events    bus.State
-	settled   bool
+	confirmed bool
 	nextEvent uint64
 }
 
@@ -61,37 +62,38 @@ type seenOf struct {
 	kind rollup.Kind
 }
 
-// seen is what an hour consisted of when it was read last. The hour has changed if the number of parts differs or a part is
+// seen describes the parts of an hour at its latest read. The hour has changed since if the number of parts differs or a part is
 // newer.
 type seen struct {
 	parts int
 	// last is the sequence of the newest part.
 	last uint64
-	// next is a sequence above all parts known then. A high value means that the server scans fewer messages.
+	// next is a sequence above that of all parts that were known then. The server scans for newer parts from next on, so a high
+	// value saves work.
 	next uint64
 }
 
-// keepReading reads all hours, and then checks until ctx ends for changes that no query would notice, rarely while there
-// are none.
+// keepReading reads all hours. Until ctx ends, it then checks for changes that queries do not notice; the pauses grow while
+// nothing changes.
 func (t *Totals) keepReading(ctx context.Context, s store) {
 	r, wait := &t.reader, flushEvery
 	for ctx.Err() == nil {
-		// The state before the reading shows afterwards whether anything has changed.
+		// These values show after the read whether anything has changed.
 		began, events, state := time.Now(), r.events, r.state
 		err := errors.Join(t.readEvents(ctx, s), t.readHours(ctx, s))
 		if ctx.Err() != nil {
 			return
 		}
-		if unread := r.unread.Swap(err != nil); err != nil && !unread {
+		if failed := r.readFails.Swap(err != nil); err != nil && !failed {
 			t.cfg.Log.Warn("the fleet's rollups cannot be read, the last known numbers stay", "error", err)
 		}
-		isQuiet := err == nil && r.settled && r.events == events && r.state == state && r.unchecked <= 0 && !r.suspect.Load()
+		isQuiet := err == nil && r.confirmed && r.events == events && r.state == state && r.unchecked <= 0 && !r.suspect.Load()
 		switch {
-		// The first reading has failed; until it succeeds, pages show this worker only.
+		// The first read has failed. Until it succeeds, pages show this worker only.
 		case !t.known.Load():
 			wait = time.Second
 		case isQuiet:
-			wait = min(2*wait, quietest)
+			wait = min(2*wait, maxReadPause)
 		default:
 			wait = flushEvery
 		}
@@ -99,9 +101,8 @@ func (t *Totals) keepReading(ctx context.Context, s store) {
 	}
 }
 
-// pause waits, but no longer than flushEvery after the last reading began if somebody asks for the book.
+// pause waits for wait. If a query comes meanwhile, the pause ends flushEvery after began, the time at which the last read began.
 func (t *Totals) pause(ctx context.Context, began time.Time, wait time.Duration) {
-	// A question shortens the pause, but never below flushEvery since the last reading.
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -116,7 +117,7 @@ func (t *Totals) pause(ctx context.Context, began time.Time, wait time.Duration)
 	}
 }
 
-// readHours reads all hours once, and checks them afterwards.
+// readHours reads all hours until that has succeeded once; later calls check for changes.
 func (t *Totals) readHours(ctx context.Context, s store) error {
 	if err := t.acquire(ctx); err != nil {
 		return err
@@ -148,16 +149,16 @@ func (t *Totals) readAll(ctx context.Context, s store) error {
 	return nil
 }
 
-// check reads the hour before the running one, where workers may still store something, and some older ones if they have changed.
-// After a change of the stream it goes on until every hour was checked once. If the stream holds fewer messages, or an hour fewer
-// parts, parts have expired or somebody has deleted them: then it checks all hours.
+// check checks the previous hour, for which workers may still store counts, and some older hours. After a change of the stream,
+// the following calls go on until every hour was checked once. If the stream has fewer messages than before, or an hour fewer
+// parts, parts have expired or somebody has deleted them: then check checks all hours.
 func (t *Totals) check(ctx context.Context, s store) error {
 	r := &t.reader
 	state, err := s.StateOf(ctx, stream)
 	switch {
 	case err != nil:
 		return err
-	// Another stream: its sequences say nothing about the parts that are known.
+	// The stream was created again, so the known sequences mean nothing.
 	case !state.CreatedAt.Equal(r.state.CreatedAt):
 		return t.readAll(ctx, s)
 	case state != r.state:
@@ -177,12 +178,12 @@ func (t *Totals) check(ctx context.Context, s store) error {
 	return t.checkSome(ctx, s)
 }
 
-// checkSome checks the previous hour and the next checkAtOnce of the others, so that each is checked within minutes. It
+// checkSome checks the previous hour and the next checkAtOnce of the others, so that each hour is checked within minutes. It
 // forgets hours that are no longer kept.
 func (t *Totals) checkSome(ctx context.Context, s store) error {
 	r, hours := &t.reader, []int{1}
 	for range checkAtOnce {
-		// From 1 to the oldest hour, and from the start again; queries read the running hour.
+		// checked runs from 1 to the oldest hour, again and again. Hour 0 is left out, because queries read it.
 		r.checked = r.checked%(rollup.RetentionHours-1) + 1
 		hours = append(hours, r.checked)
 	}
@@ -209,7 +210,7 @@ func (t *Totals) checkAll(ctx context.Context, s store) error {
 	return nil
 }
 
-// checkHour reads an hour again if it has another number of parts than it had, or a newer version of one.
+// checkHour reads an hour again if the number of its parts has changed, or if a part has a newer version.
 func (t *Totals) checkHour(ctx context.Context, s store, back int) error {
 	hour := hoursAgo(back)
 	subjects, err := s.Subjects(ctx, stream, filterOf(s, hour, "*"))
@@ -219,7 +220,7 @@ func (t *Totals) checkHour(ctx context.Context, s store, back int) error {
 	for _, kind := range kindsOf(back) {
 		known, filter := t.reader.seen[seenOf{hour, kind}], filterOf(s, hour, kind)
 		parts := countUnder(subjects, filter)
-		// A part that was replaced changes no count of parts, so newer versions are counted as well.
+		// A newer version of a part does not change the number of parts, so newer messages are counted too.
 		newer, err := s.CountFrom(ctx, stream, filter, known.next)
 		if err != nil {
 			return err
@@ -234,7 +235,7 @@ func (t *Totals) checkHour(ctx context.Context, s store, back int) error {
 	return nil
 }
 
-// countUnder counts the subjects that a filter which ends in a wildcard covers.
+// countUnder counts the subjects that match filter, which ends in a wildcard.
 func countUnder(subjects map[string]uint64, filter string) (n int) {
 	for subject := range subjects {
 		if strings.HasPrefix(subject, strings.TrimSuffix(filter, "*")) {
@@ -244,7 +245,8 @@ func countUnder(subjects map[string]uint64, filter string) (n int) {
 	return n
 }
 
-// refresh reads the running hour again, unless that was done a moment ago, and for a minute the one before.
+// refresh reads the running hour again, unless its age is below totalsAge or proxiesAge. In the first minute of an hour it also
+// reads the previous one. If NATS does not answer within refreshWait, the book stays as it is.
 func (t *Totals) refresh(ctx context.Context, kind rollup.Kind) {
 	ctx, cancel := context.WithTimeout(ctx, refreshWait)
 	defer cancel()
@@ -262,19 +264,19 @@ func (t *Totals) refresh(ctx context.Context, kind rollup.Kind) {
 		return
 	}
 	r.read[kind] = now
-	// What cannot be read stays as it was; keepReading logs why.
+	// After an error the hour stays as it was; keepReading logs such errors.
 	_ = t.readHour(ctx, *store, hoursAgo(0), kind)
 	if now.Sub(now.Truncate(time.Hour)) < lateFlush {
 		_ = t.readHour(ctx, *store, hoursAgo(1), kind)
 	}
 }
 
-// readHour puts the sum of an hour's parts into the book.
+// readHour reads the parts of an hour, and puts their sum into the book of the fleet. The caller holds the lock.
 func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.Kind) error {
 	sum, found := rollup.NewSum(kind), seen{next: t.reader.newest + 1}
 	err := s.ReadFrom(ctx, stream, filterOf(s, hour, kind), 1, func(m bus.Message) {
 		found.parts, found.last, found.next = found.parts+1, m.Seq, max(found.next, m.Seq+1)
-		if err := sum.Add(m.Data); err != nil && t.reader.strange.CompareAndSwap(false, true) {
+		if err := sum.Add(m.Data); err != nil && t.reader.malformedLogged.CompareAndSwap(false, true) {
 			t.cfg.Log.Warn("some of the fleet's rollups are left out", "subject", m.Subject, "error", err)
 		}
 	})
@@ -284,7 +286,8 @@ func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.
 	at := seenOf{hour, kind}
 	known := t.reader.seen[at]
 	if found.last < known.last {
-		// Parts were deleted, or a replica answered that is behind its leader. The leader lists subjects.
+		// Either parts were deleted, or a replica that lags has answered. The leader, which lists subjects, decides: the number
+		// of parts is lower only if parts were deleted.
 		subjects, err := s.Subjects(ctx, stream, filterOf(s, hour, kind))
 		if err != nil || len(subjects) >= known.parts {
 			return err
@@ -296,7 +299,7 @@ func (t *Totals) readHour(ctx context.Context, s store, hour int64, kind rollup.
 	return nil
 }
 
-// acquire waits until nobody else reads, or ctx ends.
+// acquire takes the lock. It returns an error if ctx ends first.
 func (t *Totals) acquire(ctx context.Context) error {
 	select {
 	case t.reader.lock <- struct{}{}:
@@ -306,10 +309,10 @@ func (t *Totals) acquire(ctx context.Context) error {
 	}
 }
 
-// release ends what acquire began: another goroutine may read.
+// release returns the lock.
 func (t *Totals) release() { <-t.reader.lock }
 
-// kindsOf are the kinds of sums of an hour that many hours ago.
+// kindsOf returns the kinds of sums that are kept of the hour back hours ago.
 func kindsOf(back int) []rollup.Kind {
 	if back < rollup.ProxyHours {
 		return []rollup.Kind{rollup.Totals, rollup.Proxies}
@@ -317,10 +320,10 @@ func kindsOf(back int) []rollup.Kind {
 	return []rollup.Kind{rollup.Totals}
 }
 
-// hoursAgo returns the number of an hour since 1970; zero back is the running one.
+// hoursAgo returns the number of an hour since 1970. back is 0 for the running hour.
 func hoursAgo(back int) int64 { return time.Now().Unix()/3600 - int64(back) }
 
-// filterOf is the subject of all parts of one kind in an hour.
+// filterOf returns the filter for all parts of one kind in an hour.
 func filterOf(s store, hour int64, kind rollup.Kind) string {
 	return s.Names().Hour(time.Unix(hour*3600, 0).UTC().Format(hourLayout), string(kind), "*")
 }

@@ -12,7 +12,7 @@ import (
 // lastFlush bounds the flush of a worker that drains.
 const lastFlush = 8 * time.Second
 
-// writer is what only the flushing goroutine uses.
+// writer has the state that only the flushing goroutine uses.
 type writer struct {
 	// stored is the sequence of the newest version of each part, by its subject.
 	stored map[string]uint64
@@ -23,7 +23,7 @@ type writer struct {
 func (t *Totals) keepFlushing(ctx context.Context, s store) {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	failing := false // whether the last flush has failed
+	failing := false // the last flush has failed
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,13 +38,13 @@ func (t *Totals) keepFlushing(ctx context.Context, s store) {
 	}
 }
 
-// flush stores each part that has changed. The order is that of Changed: the oldest hour first.
+// flush stores each part that has changed, the oldest hour first.
 func (t *Totals) flush(ctx context.Context, s store) error {
 	changed := t.cfg.Book.Changed()
 	if len(changed) == 0 {
 		return nil
 	}
-	// The first error ends the flush: mostly all further parts would fail alike.
+	// The first error ends the flush, because the further parts would most likely fail for the same reason.
 	for _, p := range changed {
 		if err := t.put(ctx, s, p); err != nil {
 			t.cfg.Flushed(false)
@@ -55,7 +55,7 @@ func (t *Totals) flush(ctx context.Context, s store) error {
 	return nil
 }
 
-// put stores a version of a part in the place of the one before.
+// put stores a version of a part in place of the version before.
 func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	subject, keep := subjectOf(s, p), time.Duration(0)
 	if p.Kind == rollup.Proxies {
@@ -63,8 +63,8 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	}
 	seq, err := s.Replace(ctx, stream, subject, p.Data, t.writer.stored[subject], keep)
 	if errors.Is(err, bus.ErrReplaced) {
-		// Either somebody deleted the stored version, and the count begins again. Or an earlier store succeeded, but its reply
-		// was lost. The leader answers Subjects, so the list is current.
+		// Either somebody has deleted the stored version: then a new part begins. Or an earlier store succeeded, but its answer
+		// was lost: then the version is stored again. The leader answers Subjects, so its answer is current.
 		there, err := s.Subjects(ctx, stream, subject)
 		if err != nil {
 			return err
@@ -82,8 +82,8 @@ func (t *Totals) put(ctx context.Context, s store, p rollup.Part) error {
 	return nil
 }
 
-// putAgain stores a version in the place of one that the writer does not know. A lagging replica may return an old sequence.
-// Then the server refuses, and the next flush tries again. The refusal is bus.ErrReplaced, like any other.
+// putAgain stores a version in place of a version whose sequence the writer does not know. A replica that lags may return an old
+// sequence. Then the server refuses with bus.ErrReplaced, and the next flush tries again.
 func (t *Totals) putAgain(ctx context.Context, s store, p rollup.Part, keep time.Duration) error {
 	subject := subjectOf(s, p)
 	newest, err := s.LastSeq(ctx, stream, subject)
@@ -103,7 +103,7 @@ func (t *Totals) noteStored(subject string, p rollup.Part, seq uint64) {
 	t.cfg.Book.Stored(p)
 }
 
-// noteLost starts a new part, because the stored one was deleted. The next flush stores it.
+// noteLost begins a new part, because the stored part was deleted. The next flush stores the new part.
 func (t *Totals) noteLost(subject string, p rollup.Part) {
 	delete(t.writer.stored, subject)
 	t.cfg.Book.Lost(p)
@@ -111,13 +111,12 @@ func (t *Totals) noteLost(subject string, p rollup.Part) {
 	t.cfg.Log.Warn("stored rollups were deleted, the fleet's count begins again", "hour", p.Hour, "kind", p.Kind)
 }
 
-// subjectOf is the subject of a part. No other worker writes to it. The id of a part is random, and so is the
-// subject.
+// subjectOf returns the subject of a part. No other worker writes to it, because it has the random id of the part.
 func subjectOf(s store, p rollup.Part) string {
 	return s.Names().Hour(p.Hour.UTC().Format(hourLayout), string(p.Kind), p.ID)
 }
 
-// flushLast flushes until nothing is left: what could not be stored before may be stored now.
+// flushLast flushes until all parts are stored, lastFlush is over or ctx ends. It repeats failed flushes.
 func (t *Totals) flushLast(ctx context.Context, s store) {
 	ctx, cancel := context.WithTimeout(ctx, lastFlush)
 	defer cancel()
@@ -132,7 +131,7 @@ func (t *Totals) flushLast(ctx context.Context, s store) {
 		}
 		select {
 		case <-ctx.Done():
-		// A pause, so that a server which refuses at once is not asked in a tight loop.
+		// Without a pause, a server that refuses at once would be asked in a tight loop.
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
