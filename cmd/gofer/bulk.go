@@ -24,11 +24,16 @@ type bulkFlags struct {
 
 // add adds the flags to a command. things names in the help text what the command acts on.
 func (b *bulkFlags) add(flags *pflag.FlagSet, things string) {
+	b.addFilters(flags, things)
+	flags.BoolVar(&b.yes, "yes", false, "do not ask")
+}
+
+// addFilters adds those that find jobs or letters. A verb that only lists has no others.
+func (b *bulkFlags) addFilters(flags *pflag.FlagSet, things string) {
 	flags.StringVar(&b.queue, "queue", "", "all "+things+" of this `QUEUE`; with an ID: its queue")
 	flags.Var((*siteFlag)(&b.site), "site", "all "+things+" of this `SITE`, such as example.com or example.com:8443")
 	// The value is read once, when the flags are parsed: a duration does not move on while the verb runs.
 	flags.Var(&b.since, "since", "all "+things+" since this `TIME` (RFC 3339), or for no longer than this duration")
-	flags.BoolVar(&b.yes, "yes", false, "do not ask")
 }
 
 // siteFlag is a flag that takes a site and keeps it in the spelling of the workers. It refuses a text that is no site, such as a

@@ -146,6 +146,12 @@ func TestManyDeadLettersAreFoundByTheirFlags(t *testing.T) {
 		}
 		return out
 	}
+	if list := read[[]letterFacts](t, "dead", "ls", "--reason", jobs.ErrTimedOut, "--queue", "low", "--site", "books.test", "--since", "1h"); len(list) != 2 || list[0].ID != "c" {
+		t.Errorf("dead ls with the flags of purge: got %+v, want the two letters that purge would remove", list)
+	}
+	if code, out, errOut := gofer(t, "", "dead", "ls", "--reason", "timedout"); code != exitFailed || out != "" || !strings.Contains(errOut, "did you mean timed_out?") {
+		t.Errorf("dead ls with a misspelt reason: exit %d, %q, %q", code, out, errOut)
+	}
 	if code, _, errOut := gofer(t, "", "dead", "purge", "--all"); code != exitUsage || !strings.Contains(errOut, "Remove 4 dead letters?") {
 		t.Errorf("purge without --yes: exit %d, %q", code, errOut)
 	}

@@ -27,7 +27,7 @@ flag given. Jobs found by flags are always asked about first, and named ones fro
 in its place without a terminal.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// The check needs no connection, so a wrong call fails even without a server.
-			if err := f.check(cmd, args); err != nil {
+			if err := f.check(args); err != nil {
 				return err
 			}
 			return a.verb("cancel", func(ctx context.Context, s *session, args []string) error { return a.cancel(ctx, s, f, args) })(cmd, args)
@@ -39,12 +39,12 @@ in its place without a terminal.`,
 }
 
 // check refuses a call that names no job, or that names jobs in two ways. --queue alone names all jobs of a queue.
-func (f *cancelFlags) check(cmd *cobra.Command, args []string) error {
+func (f *cancelFlags) check(args []string) error {
 	// --queue with an ID is allowed: it names the queue in which the ID is looked up.
 	filtered := f.site != "" || f.since.given || f.state != ""
 	switch {
 	case len(args) == 0 && !filtered && f.queue == "":
-		return usage("too few arguments: %s", cmd.UseLine())
+		return usage("cancel: name IDs, or jobs by a flag such as --queue")
 	case len(args) > 0 && filtered:
 		return usage("cancel: --site, --since and --state find jobs: leave out the IDs")
 	}

@@ -29,20 +29,24 @@ type letterFacts struct {
 	PayloadBase64 []byte `json:"payload_base64,omitempty"`
 }
 
-// deadLsCommand lists the dead letters. It reads all of them with their payloads, so its time grows with their size.
+// deadLsCommand lists the dead letters, with the flags by which replay and purge find them: the list shows what those would act
+// on. It reads all of them with their payloads, so its time grows with their size.
 func (a *app) deadLsCommand() *cobra.Command {
-	return &cobra.Command{
+	var f letterFlags
+	cmd := &cobra.Command{
 		Use: "ls", Short: "List the dead letters, the oldest first", Args: args(cobra.NoArgs),
+		Long: "Lists the dead letters that fit every flag given, the oldest first: those that 'gofer dead replay' and 'gofer dead purge' find by the same flags.",
 		RunE: a.verb("dead ls", func(ctx context.Context, s *session, _ []string) error {
-			var rows []table.Row
-			list := []letterFacts{} // JSON prints [] for an empty one, not null
-			err := s.client.DeadLetters(ctx, func(l client.DeadLetter) error {
-				list = append(list, letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount})
-				rows = append(rows, table.Row{l.Seq, l.Key, age(l.StoredAt), l.Result.Error, l.Reason})
-				return nil
-			})
+			f.readSite()
+			letters, _, err := a.findLetters(ctx, s, f, nil)
 			if err != nil {
 				return err
+			}
+			var rows []table.Row
+			list := []letterFacts{} // JSON prints [] for an empty one, not null
+			for _, l := range letters {
+				list = append(list, letterFacts{DeadLetter: l, Error: l.Result.Error, Attempts: l.Result.AttemptCount})
+				rows = append(rows, table.Row{l.Seq, l.Key, age(l.StoredAt), l.Result.Error, l.Reason})
 			}
 			if a.json {
 				return a.printJSON(list)
@@ -50,6 +54,8 @@ func (a *app) deadLsCommand() *cobra.Command {
 			return a.list(table.Row{"letter", "job", "for", "error", "reason"}, rows, "No dead letters.")
 		}),
 	}
+	f.addFilters(cmd.Flags(), "letters")
+	return cmd
 }
 
 // deadShowCommand prints the facts to standard error and the payload alone to standard output, so that the payload can be piped

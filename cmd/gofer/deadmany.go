@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
@@ -65,8 +66,8 @@ without a terminal.`,
 // letterCommand completes replay or purge: it adds the flags, finds the dead letters that the user means, asks about more
 // than one, and calls act with them. Names that mean no letter are reported after act.
 func (a *app) letterCommand(cmd *cobra.Command, f letterFlags, action string, act actOnLetters) *cobra.Command {
-	f.add(cmd.Flags(), "letters")
-	cmd.Flags().StringVar(&f.reason, "reason", "", "all letters with this error `CODE`, such as attempts_exhausted")
+	f.addFilters(cmd.Flags(), "letters")
+	cmd.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&f.all, "all", false, "all letters")
 	// f was bound to the flags above, and has their values by the time RunE is called.
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -101,10 +102,21 @@ func (f *letterFlags) check(cmd *cobra.Command, args []string) error {
 	case len(args) == 0 && !filtered && !f.all && f.queue == "":
 		return usage("dead %s: name IDs, or letters by a flag such as --queue, or --all", cmd.Name())
 	}
+	f.readSite()
+	return nil
+}
+
+// addFilters adds the flags that find letters.
+func (f *letterFlags) addFilters(flags *pflag.FlagSet, things string) {
+	f.bulkFlags.addFilters(flags, things)
+	flags.StringVar(&f.reason, "reason", "", "all "+things+" with this error `CODE`, such as attempts_exhausted")
+}
+
+// readSite fills in the spellings of --site.
+func (f *letterFlags) readSite() {
 	if f.site != "" {
 		f.sites, _ = jobs.SiteNames(f.site) // the flag has read it
 	}
-	return nil
 }
 
 // match reports whether a letter fits the flags. Its site is that of its result's URL, which is where the redirects ended;

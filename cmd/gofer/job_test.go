@@ -231,3 +231,16 @@ func TestTheLetterOfAnInvalidJobIsNotSaidToRunAgain(t *testing.T) {
 		t.Errorf("the story names no remedy that helps:\n%s", text)
 	}
 }
+
+func TestAJobWithoutAProxyNamesTheRemediesOfEveryPlace(t *testing.T) {
+	t.Parallel()
+	waits := story{Story: client.Story{Waiting: &client.Wait{Why: jobs.StateNoProxy, Detail: "the pool has no proxies"}}}
+	if got, want := waits.waitLine(), "the pool has no proxies; "+jobs.NoProxyRemedy; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, verb := range []string{"proxies ls", "breakers reset --all", "proxies add"} {
+		if code, _, _ := gofer(t, "", append(strings.Fields(verb), "--help")...); code != exitOK || !strings.Contains(jobs.NoProxyRemedy, "gofer "+verb) {
+			t.Errorf("gofer %s: exit %d, and the remedy is %q", verb, code, jobs.NoProxyRemedy)
+		}
+	}
+}

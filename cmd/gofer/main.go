@@ -212,12 +212,13 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 // unknownVerb refuses a word that is no verb of group, and suggests those that are spelt alike.
 func unknownVerb(group *cobra.Command, word string) error {
 	group.SuggestionsMinimumDistance = 2 // edits, such as a missing letter
+	if len(word) <= 2 {
+		group.SuggestionsMinimumDistance = 1 // two edits turn rm into ls
+	}
 	refusal := fmt.Sprintf("%s has no verb %q", group.CommandPath(), word)
-	// SuggestFor of a verb counts here as well: see suggest.
-	near := group.SuggestionsFor(word)
-	// Users of other queues try words that mean a verb of one of gofer's groups. SuggestFor of cobra cannot name such a verb.
-	if path := map[string]string{"retry": "dead replay", "replay": "dead replay", "failed": "dead ls", "strategy": "proxies strategy"}[word]; path != "" && !group.HasParent() {
-		near = []string{path}
+	near := meantBy(group, word)
+	if near == nil {
+		near = group.SuggestionsFor(word)
 	}
 	if len(near) > 0 {
 		refusal += ", did you mean " + strings.Join(near, " or ") + "?"

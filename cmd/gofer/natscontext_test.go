@@ -47,7 +47,8 @@ func TestAContextOfTheNatsCommandLeadsToItsServer(t *testing.T) {
 		{"--context away --server " + world + " queues", exitConfig, "refuse"},
 		{"--context good --server nats://" + freeAddr(t) + " queues", exitUnreachable, "cannot be reached"},
 		{"--context none queues", exitConfig, "there are away, good, wrong"},
-		{"--server : queues", exitConfig, "GOFER_NATS_URL"},
+		{"--server : queues", exitConfig, "configuration: --server: not a list of URLs"},
+		{"--server http://" + freeAddr(t) + " queues", exitConfig, "configuration: --server: a scheme is none of nats, tls, ws, wss"},
 		{"queues", exitUnreachable, "cannot be reached"},
 	} {
 		code, out, errOut := gofer(t, "", strings.Fields(c.args)...)

@@ -66,6 +66,10 @@ func (a *app) environment() (config.Environment, error) {
 			return nil, err
 		}
 	}
+	// Without this check the error would name the variable that the flag replaces.
+	if wrong, bad := errors.AsType[*bus.FieldError](bus.Dial{URL: a.server}.Check()); bad && a.server != "" {
+		return nil, &config.Error{Reasons: []string{"--server: " + wrong.Err.Error()}}
+	}
 	// Flags win over the environment: --server and --context replace what the variables say.
 	return env.Choose(a.server, a.context)
 }

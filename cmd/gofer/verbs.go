@@ -44,7 +44,6 @@ func (a *app) addVerbs(root *cobra.Command) {
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args, completion.RunE = args(cobra.NoArgs), root.RunE
 	}
-	suggest(root)
 	a.completeValues(root)
 }
 
@@ -58,16 +57,35 @@ func verbGroup(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	return group
 }
 
-// suggest names verbs by words that people try first: those of other queues, of shells and of orchestrators. A word that several
-// verbs have suggests all of them.
-func suggest(root *cobra.Command) {
-	words := map[string][]string{
-		"doctor": {"status", "check"}, "rollups": {"stats", "metrics"}, "events": {"logs", "log", "watch"}, "queues": {"ls", "list"},
-		"submit": {"fetch", "get", "run", "push", "add", "enqueue"}, "workers": {"ps", "nodes"}, "proxies": {"proxy", "pool"}, "worker": {"start", "serve"}, "results": {"result"},
+// meantBy names the verbs that a word means which people try first: one of other queues, of shells and of orchestrators. A word of
+// gofer itself may mean a verb of one of its groups.
+func meantBy(group *cobra.Command, word string) (verbs []string) {
+	words := map[string][][2]string{ // verb, and the words that mean it
+		"": {
+			{"doctor", "status check"}, {"rollups", "stats metrics"}, {"events", "logs log watch tail"}, {"queues", "ls list"},
+			{"submit", "fetch get run push pub publish add enqueue schedule"}, {"workers", "ps nodes"}, {"proxies", "proxy pool"}, {"worker", "start serve daemon"},
+			{"results", "result sub"}, {"cancel", "delete rm kill abort"}, {"job", "show inspect describe"}, {"dead replay", "retry replay requeue"},
+			{"dead ls", "failed archived"}, {"dead purge", "purge"}, {"proxies strategy", "strategy"}, {"config usage", "env"}, {"setup", "init"}, {"drain", "stop"},
+		},
+		"dead":     {{"purge", "rm remove delete clear drop"}, {"replay", "retry requeue run"}},
+		"jobs":     {{"ls", "list show"}},
+		"proxies":  {{"rm", "remove delete del"}, {"ls", "list show get status"}},
+		"breakers": {{"ls", "list show status"}, {"reset", "close clear"}},
+		"sites":    {{"ls", "list"}},
+		"policy":   {{"show", "get ls list"}, {"reset", "unset rm delete"}},
+		"deny":     {{"rm", "remove delete allow"}, {"ls", "list show"}},
+		"config":   {{"show", "get ls list env"}, {"usage", "help"}},
 	}
-	for _, verb := range root.Commands() {
-		verb.SuggestFor = append(verb.SuggestFor, words[verb.Name()]...)
+	name := ""
+	if group.HasParent() {
+		name = group.Name()
 	}
+	for _, w := range words[name] {
+		if slices.Contains(strings.Fields(w[1]), word) {
+			verbs = append(verbs, w[0])
+		}
+	}
+	return verbs
 }
 
 // flagError explains a flag that does not exist by the one that was probably meant. cobra calls it for each error of parsing, and
@@ -86,8 +104,12 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	name := strings.ReplaceAll(strings.TrimLeft(missing.GetSpecifiedName(), "-"), "_", "-")
-	if meant := flagOf(cmd.Flags(), name); meant != "" {
+	meant := flagOf(cmd.Flags(), name)
+	switch {
+	case strings.HasPrefix(meant, "-"):
 		return usage("%w, did you mean %s?", err, meant)
+	case meant != "":
+		return usage("%w: %s", err, meant)
 	}
 	near := []string{text.Nearest(name, known, 2)}
 	// A single letter is at most two edits away from many names, so Nearest is of no use: the flags that begin with it are meant.
@@ -130,6 +152,10 @@ func flagOf(flags *pflag.FlagSet, name string) string {
 		{"limit", "--limit", "n count last size"},
 		{"state", "--state", "status"},
 		{"server", "--server URL", "url nats-url nats"},
+		{"every", "--every DURATION", "interval refresh"},
+		{"until-now", "it follows by itself; --all begins with the events that are kept", "follow tail since last"},
+		{"durable", "without an ID it follows by itself; --all begins with the results that are kept", "follow tail"},
+		{"state", "name jobs by --queue, --site, --since or --state", "all"},
 		{"json", "--json", "format j"},
 	} {
 		if flags.Lookup(alias.flag) != nil && slices.Contains(strings.Fields(alias.names), name) {
