@@ -11,21 +11,20 @@ import (
 	"strings"
 )
 
-// access says who may use a route. The zero value admits everybody, so each route names its access: a scrape needs
-// none, reading data needs reader, and a change or a profile needs changer.
+// access is the right that a route demands. The zero value admits everybody, so each route names its access.
 type access int
 
 const (
 	anyone  access = iota // probes and scrapes carry no token
 	reader                // needs the token, but not on a loopback listener under a loopback host name
-	changer               // needs the token, or without one a request that certainly comes from this machine's owner
+	changer               // needs the token, or without one a request that certainly comes from this machine
 )
 
-// ErrNoToken is wrapped by an error of CheckBind that a token would repair.
+// ErrNoToken is in the error chain of CheckBind if a token would remove the error.
 var ErrNoToken = errors.New("can be reached from other machines, which needs a token")
 
 // CheckBind refuses an address that other machines can reach if there is no token. The error wraps ErrNoToken, or says
-// that the text is no address.
+// that addr is no address.
 func CheckBind(addr, token string) error {
 	// It checks the form only: a host name is not resolved here. A name other than localhost counts as
 	// reachable, because what it resolves to may change.
@@ -98,10 +97,10 @@ func fromElsewhere(r *http.Request) bool {
 	return site != "" && site != "none" && site != "same-origin"
 }
 
-// isToken compares digests: neither the content nor the length of the token shows in the time it takes.
+// isToken compares digests, so its duration reveals neither the content nor the length of the token.
 func (a *admin) isToken(given string) bool {
 	want, got := sha256.Sum256([]byte(a.Token)), sha256.Sum256([]byte(given))
-	// An empty token never matches, or a request without credentials would pass on a worker without a token.
+	// An empty token never matches. Otherwise a request without credentials would pass on a worker without a token.
 	return a.Token != "" && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 

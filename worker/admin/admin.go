@@ -19,9 +19,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// Config configures the handler: the values that it shows and the functions that it calls. Everything but Pool, Book,
-// Metrics and Policy may be left out. It is not changed after New. Its functions are called from many goroutines at
-// once.
+// Config configures the handler: the values that it shows and the functions that it calls. Pool, Book, Metrics and Policy are
+// required. Nobody may change it after New. Several goroutines call its functions at the same time.
 type Config struct {
 	// Addr is the configured address of the listener. An empty one counts as loopback.
 	Addr string
@@ -36,12 +35,12 @@ type Config struct {
 
 	// Ready lists what readiness depends on. It must not block.
 	Ready func() []Check
-	// Pool is this worker's. The lists of breakers and proxies are made from it for each question.
+	// Pool is the pool of this worker. Each request for breakers or proxies reads it.
 	Pool *rotation.Pool
-	// Unusual are the proxies whose share of 4xx at a site is far from that of the others; nil for none.
+	// Unusual returns the proxies whose share of 4xx at a site differs much from that of the others; a nil function means none.
 	Unusual func() map[string]rollup.Unusual
-	// Book is this worker's; Cluster returns the fleet's, or Book while no other is known. A nil Cluster means that
-	// both are the same.
+	// Book is the book of this worker. Cluster returns the book of the fleet, or Book while the fleet's is not known. A nil
+	// Cluster means that both are the same.
 	Book    *rollup.Book
 	Cluster func(context.Context) (*rollup.Book, error)
 	// Metrics makes the page of /metrics; its gauges also fill the dashboard while the fleet does not answer.
@@ -50,7 +49,7 @@ type Config struct {
 	// minutes of the long ones. nil means that this worker is alone. The workers' names are untrusted text.
 	Fleet func(ctx context.Context, recent, minutes int) ([]Worker, error)
 
-	// Sites lists at most so many of the sites that this worker remembers, the resting ones first, and counts all of them. Site
+	// Sites returns at most limit of the sites that this worker remembers, resting sites first, and their total number. Site
 	// finds one of them.
 	Sites func(limit int) (list []Site, total int)
 	Site  func(name string) (Site, bool)
@@ -61,7 +60,7 @@ type Config struct {
 	// The names and errors are untrusted text.
 	FleetSites func(ctx context.Context, limit int) ([]WorkerSites, error)
 
-	// Policy returns the current retry policy, and since when the fleet has it; zero for the policy of the environment.
+	// Policy returns the current retry policy, and the time from which the fleet has it; zero for the policy of the environment.
 	Policy func() (jobs.Policy, time.Time)
 	// SetPolicy replaces the fleet's policy, ResetPolicy removes it, ResetBreaker closes a proxy's breaker everywhere.
 	// SetPolicy returns once Policy returns the new policy. If one of them is nil, its route answers 501.
@@ -83,7 +82,7 @@ type Check struct {
 // admin is the handler. Only live and view change after New, and each has its own lock.
 type admin struct {
 	Config
-	remote bool // the listener is reachable from elsewhere
+	remote bool // other machines can reach the listener
 	live   live
 	view   view
 	named  chan struct{} // holds an element for each page of metrics with single proxies that is being written
@@ -100,11 +99,11 @@ func New(c Config) http.Handler {
 	a.live.snapshot, a.live.limit = a.snapshot, cmp.Or(c.MaxStreams, maxStreams)
 	a.view, a.named, a.parameters = newView(a), make(chan struct{}, maxNamed), readParameters()
 	mux := http.NewServeMux()
-	// The fastest level makes a long metrics page in half the time of the usual one. The error is about bad options.
+	// The fastest level compresses a long metrics page in half the time of the default level. The error means bad options.
 	compress, _ := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed))
 	methods := map[string]map[string]route{}
 	// Patterns are registered by path, without the method: dispatch finds the method itself, because ServeMux's
-	// own answer to a wrong one is plain text without the headers of setHeaders.
+	// own answer to a wrong method is plain text without the headers of setHeaders.
 	for _, r := range a.routes() {
 		if methods[r.path] == nil {
 			methods[r.path] = map[string]route{}
@@ -113,7 +112,7 @@ func New(c Config) http.Handler {
 	}
 	for path, routes := range methods {
 		handler := a.dispatch(routes)
-		if path != livePath { // a stream must not wait until it is worth compressing
+		if path != livePath { // compression would hold back the events of a stream
 			handler = compress(handler)
 		}
 		mux.Handle(path, handler)
@@ -147,8 +146,7 @@ func NewServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return s
 }
 
-// connKey is the key under which a request's context holds its connection. It is a type of its own, so that no other
-// package's key can be equal to it.
+// connKey is the key of a request's connection in its context. It has its own type, so that no key of another package equals it.
 type connKey struct{}
 
 // reportBusy reports to a listener of Limit which connections have a request.
@@ -162,16 +160,16 @@ func reportBusy(handler http.Handler) http.Handler {
 	})
 }
 
-// route is one verb at one path. An error that serve returns becomes the answer; it must not have written
-// anything by then.
+// route is one method of one path. If serve returns an error, the error becomes the answer, so serve must not have written
+// anything.
 type route struct {
 	method, path string
 	access       access
 	serve        func(http.ResponseWriter, *http.Request) error
 }
 
-// routes lists every route with its access. The documentation of the API is compared with it by a test. Routes
-// of anyone show no data of jobs: liveness, readiness and counters, and the labels of metrics name no URL.
+// routes lists every route with its access. A test compares the documentation of the API with it. A route of anyone shows no data
+// of jobs, and the labels of metrics name no URL.
 func (a *admin) routes() []route {
 	get, put, post, del := http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete
 	return slices.Concat(a.pageRoutes(), a.operatorRoutes(), []route{
@@ -203,8 +201,8 @@ func (a *admin) routes() []route {
 	})
 }
 
-// profile serves one of the runtime's profiles, such as of processor time, memory or goroutines. They show how the
-// program is used, so they need the right to change.
+// profile serves one of the runtime's profiles, such as that of CPU time, memory or goroutines. Profiles show how the program is
+// used, so they need the access changer.
 func profile(serve http.HandlerFunc) func(http.ResponseWriter, *http.Request) error {
 	// The handlers of net/http/pprof write their own errors.
 	return func(w http.ResponseWriter, r *http.Request) error {

@@ -14,11 +14,11 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// maxBody bounds a request's body: the largest one is a policy.
+// maxBody bounds the body of a request, in bytes. The largest body is a policy.
 const maxBody = 64 << 10
 
-// failure is an error with its answer. code is the stable word for programs, message the sentence for people,
-// and details the single reasons.
+// failure is an error with its HTTP answer. code is a stable name for programs, message is a sentence for people, and details has
+// the single reasons.
 type failure struct {
 	status        int
 	code, message string
@@ -26,7 +26,7 @@ type failure struct {
 	basic         bool // add a challenge that makes a browser ask for the token
 }
 
-// Error is the sentence that the client gets.
+// Error returns the message that the client gets.
 func (f failure) Error() string { return f.message }
 
 // fail answers with an error. An error that is no failure comes from NATS: it is answered with 503 and logged.
@@ -36,7 +36,7 @@ func (a *admin) fail(w http.ResponseWriter, r *http.Request, err error) {
 		// Such an error may name streams and subjects, which a reader of the API may know. It holds no
 		// credentials: jobs/bus leaves them out.
 		a.Log.Warn("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		// The time limit of a request is that of what it asks NATS.
+		// A deadline that has passed here is always that of a request to NATS.
 		message := strings.Replace(err.Error(), context.DeadlineExceeded.Error(), "the NATS server did not answer in time", 1)
 		f = failure{status: http.StatusServiceUnavailable, code: "unavailable", message: message}
 	}
@@ -52,7 +52,7 @@ func writeFailure(w http.ResponseWriter, f failure) {
 			w.Header().Add("WWW-Authenticate", `Basic realm="gofer: any name, the token as password", charset="UTF-8"`)
 		}
 	}
-	// Clients may rely on an array: null would be a second form of the same thing.
+	// Clients may rely on an array, so no details are [] and not null.
 	if f.details == nil {
 		f.details = []string{}
 	}
@@ -80,21 +80,20 @@ func reply(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// writeJSON writes a value as JSON. An error of writing is ignored: the client went away.
+// writeJSON writes a value as JSON. An error of writing is ignored, because it means that the client went away.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(text.NewJSONWriter(w))
-	// The page is not HTML; escaped ampersands in URLs would only be harder to read.
+	// The answer is not HTML, so ampersands in URLs need no escape.
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(v)
 }
 
-// hoursOf reads the parameter hours; 24 without it. A text that is no number from 1 to RetentionHours is answered with
-// 400.
+// hoursOf reads the parameter hours; 24 without it. Its error, 400, means that the value is no number from 1 to RetentionHours.
 func hoursOf(r *http.Request) (int, error) {
 	text := r.URL.Query().Get("hours")
-	if text == "" && !r.URL.Query().Has("hours") { // an empty one that is written is an error
+	if text == "" && !r.URL.Query().Has("hours") { // an empty value is an error
 		return 24, nil
 	}
 	n, err := strconv.Atoi(text)
@@ -104,8 +103,8 @@ func hoursOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-// bookOf reads the parameter scope and returns the book that it means: the fleet's by default, or this worker's. If the
-// fleet's cannot be read, the answer is 503 and names the other.
+// bookOf reads the parameter scope, and returns the book of the fleet (the default) or of this worker. If the book of the fleet
+// cannot be read, its error is 503 and suggests the other scope.
 func (a *admin) bookOf(r *http.Request) (*rollup.Book, error) {
 	// Without Cluster, this worker is the fleet, so that both scopes mean its book.
 	switch scope := r.URL.Query().Get("scope"); {
@@ -132,6 +131,6 @@ func badRequest(reasons ...string) error {
 	return failure{status: http.StatusBadRequest, code: "invalid_request", message: reasons[0], details: reasons}
 }
 
-// clip cuts a text of the client that an error repeats. It may cut a character in two. strconv.Quote then shows the
-// bytes, so the answer stays valid text.
+// clip shortens a text of the client that an error repeats. It may cut a character in two. strconv.Quote then escapes the bytes,
+// so the answer stays valid UTF-8.
 func clip(text string) string { return text[:min(len(text), 40)] }

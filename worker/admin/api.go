@@ -15,12 +15,12 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// changeTimeout bounds a change, which is a round trip to NATS. It is well below the server's WriteTimeout, so
-// a client gets an error rather than a closed connection.
+// changeTimeout bounds a change, which is a round trip to NATS. It is well below the server's WriteTimeout, so the client gets an
+// error and not a closed connection.
 const changeTimeout = 5 * time.Second
 
-// policyDocument is the policy and since when the fleet has it, null when it is that of the environment. The
-// policy's fields are embedded, so that the document can be sent back as it was read.
+// policyDocument is the policy, and the time from which the fleet has it; null for the policy of the environment. The fields of
+// the policy are embedded, so that a client can send the document back as it was read.
 type policyDocument struct {
 	jobs.Policy
 	UpdatedAt *time.Time `json:"updated_at"`
@@ -50,8 +50,8 @@ func (a *admin) setPolicy(w http.ResponseWriter, r *http.Request) error {
 	return a.policy(w, r)
 }
 
-// readPolicy also accepts the document that policy writes, and ignores its updated_at. Errors: a failure for a mistake
-// of the client; never one of NATS.
+// readPolicy also accepts the document that policy writes, and ignores its updated_at. Its error is always a
+// failure with status 400.
 func readPolicy(body io.Reader) (jobs.Policy, error) {
 	data, err := readDocument(body)
 	if err != nil {
@@ -68,7 +68,7 @@ func readPolicy(body io.Reader) (jobs.Policy, error) {
 		data, _ = json.Marshal(fields) // never fails: it was just decoded
 	}
 	policy, err := jobs.DecodePolicy(data, jobs.DefaultPolicy())
-	// The reasons are returned one by one, each with its field, so that a form can show them at their place.
+	// Each reason is a detail of its own with its field, so that a form can show the reason beside the field.
 	if invalid, ok := errors.AsType[*jobs.InvalidError](err); ok {
 		return jobs.Policy{}, failure{status: http.StatusBadRequest, code: "invalid_policy", message: "the policy is not valid", details: invalid.Reasons}
 	}
@@ -116,15 +116,15 @@ type Breaker struct {
 	// NextTestTime is null unless the breaker is open; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
 	LastStateChange *time.Time `json:"last_state_change"`
-	// AvoidedUntil and AvoidedBy are set while another worker's finding makes the proxy the last resort: until when,
-	// and whose finding.
+	// AvoidedUntil and AvoidedBy are set while a finding of another worker makes the proxy avoided: the end of the finding, and
+	// the worker that found the proxy dead.
 	AvoidedUntil *time.Time `json:"avoided_until,omitempty"`
 	AvoidedBy    string     `json:"avoided_by,omitempty"`
 	// Reason is why the breaker left the closed state, if this worker remembers it; only live snapshots have it.
 	Reason string `json:"reason,omitempty"`
 }
 
-// BreakerOf is the view of a proxy's status.
+// BreakerOf returns the breaker of a proxy's status in the form of the API.
 func BreakerOf(s rotation.Status) Breaker {
 	return Breaker{
 		ProxyID: s.ID, State: s.State.String(), FailureCount: s.Failures, FailureThreshold: s.Threshold,
@@ -155,8 +155,7 @@ func (a *admin) breaker(w http.ResponseWriter, r *http.Request) error {
 
 // resetBreaker closes a breaker in every worker, and answers with this worker's view of it.
 func (a *admin) resetBreaker(w http.ResponseWriter, r *http.Request) error {
-	// The pool is asked first: an unknown id is an error of the client and must cost NATS nothing. The path
-	// holds an id, never credentials.
+	// The pool is asked first, so that an unknown id, a mistake of the client, causes no message to NATS.
 	id := r.PathValue("id")
 	if _, found := a.Pool.StatusOf(id); !found {
 		return unknownProxy()
@@ -197,7 +196,7 @@ func (a *admin) series(w http.ResponseWriter, r *http.Request) error {
 
 // byProxy answers with the sums of some hours by proxy.
 func (a *admin) byProxy(w http.ResponseWriter, r *http.Request) error {
-	// The map has room for every proxy of the book; its keys are ids, which hold no credentials.
+	// The keys are ids of proxies, which hold no credentials.
 	return a.query(r, func(book *rollup.Book, hours int) error {
 		proxies := map[string]rollup.Proxy{}
 		for _, p := range book.ByProxy(hours) {
@@ -214,7 +213,7 @@ func (a *admin) byPolicy(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// query reads the two parameters that questions about hours have in common, and calls answer with them.
+// query reads the parameters hours and scope, and calls answer with their values.
 func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) error {
 	hours, err := hoursOf(r)
 	if err != nil {
@@ -227,8 +226,7 @@ func (a *admin) query(r *http.Request, answer func(*rollup.Book, int) error) err
 	return answer(book, hours)
 }
 
-// change runs a change within changeTimeout. If the client goes away, the change is cancelled. It may have happened
-// nevertheless: the answer of NATS was on its way.
+// change runs a change within changeTimeout. If the client goes away, the change is cancelled, but NATS may have done it already.
 func change(r *http.Request, verb func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
@@ -240,12 +238,12 @@ func unknownProxy() error {
 	return failure{status: http.StatusNotFound, code: "unknown_proxy", message: "no proxy of the pool has this id"}
 }
 
-// notHere is 501: the program that serves this page did not provide the function.
+// notHere is 501: the program that embeds this handler did not provide the function.
 func notHere(message string) error {
 	return failure{status: http.StatusNotImplemented, code: "not_implemented", message: message}
 }
 
-// timeOrNull makes null in JSON of the zero time.
+// timeOrNull returns nil for the zero time, which is null in JSON.
 func timeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// letterFilter selects dead letters. The zero value selects none. Fields are joined by and.
+// letterFilter selects dead letters. The zero value selects none. A letter must fit all fields.
 type letterFilter struct {
 	Queue  string   `json:"queue"`
 	Site   string   `json:"site"`
@@ -30,8 +30,8 @@ func (f *letterFilter) fits(l Letter) bool {
 		(f.Seqs == nil || slices.Contains(f.Seqs, l.Seq))
 }
 
-// readLetterFilter reads the filter of a change. A body that selects none, or that has all beside another field, is
-// answered with 400: an empty object must not purge everything.
+// readLetterFilter reads the filter of a change. Its error, 400, means that the body selects no letter, because an empty object
+// must not purge everything, or that it has all and another field.
 func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 	if err := readBody(r, &f); err != nil {
 		return f, err
@@ -41,8 +41,7 @@ func readLetterFilter(r *http.Request) (f letterFilter, err error) {
 			return f, err
 		}
 	}
-	// Seqs counts as a restriction if it is written, even as an empty list: a page that selected nothing must
-	// not purge everything.
+	// Even an empty list of seqs is a restriction: a page with no selected letter must not purge everything.
 	some := f.Queue != "" || f.Site != "" || f.Reason != "" || f.Seqs != nil
 	if some == f.All {
 		return f, badRequest(`name the letters by queue, site, reason or seqs, or write {"all": true}`)
@@ -82,7 +81,7 @@ func (a *admin) dead(w http.ResponseWriter, r *http.Request) error {
 	}
 	var list []Letter
 	err = a.Operator.Letters(ctx, func(l Letter) error {
-		// The error ends the reading at once. It is not passed on to the client.
+		// errEnough ends the read at once. The client does not get this error.
 		if len(list) == limit {
 			return errEnough
 		}
@@ -95,10 +94,10 @@ func (a *admin) dead(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"letters": orEmpty(list)})
 }
 
-// errEnough ends a list.
+// errEnough ends a read of letters after the last wanted one.
 var errEnough = errors.New("enough")
 
-// group are the dead letters that have something in common.
+// group has the number and the times of the dead letters with one key.
 type group struct {
 	Key    string    `json:"key"`
 	Count  int       `json:"count"`
@@ -106,7 +105,7 @@ type group struct {
 	Newest time.Time `json:"newest"`
 }
 
-// maxGroups bounds the groups: publishers choose how many sites there are. The letters of further groups share the key
+// maxGroups bounds the groups, because publishers choose how many sites there are. The letters of further groups share the key
 // "(other)".
 const maxGroups = 10_000
 
@@ -144,8 +143,8 @@ func (a *admin) purgeLetters(w http.ResponseWriter, r *http.Request) error {
 	return a.eachLetter(w, r, a.Operator.PurgeLetter, "purged")
 }
 
-// eachLetter calls act for each letter that the body selects. Letters that come meanwhile are left alone. A letter that
-// is gone is skipped. An error says how many were done.
+// eachLetter calls act for each letter that the body selects. Letters that arrive meanwhile are left alone. A letter that is
+// gone is skipped. An error says how many letters are done.
 func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(context.Context, uint64) error, done string) error {
 	f, err := readLetterFilter(r)
 	if err != nil {
@@ -174,7 +173,7 @@ func (a *admin) eachLetter(w http.ResponseWriter, r *http.Request, act func(cont
 	if count > 0 {
 		a.Log.Info("dead letters changed", "done", done, "count", count, "peer", r.RemoteAddr)
 	}
-	// Each letter is handled by itself. What was done before an error stays done.
+	// Each letter is handled separately. An error does not undo the letters before it.
 	if err != nil {
 		return fmt.Errorf("%d dead letters are %s, and others may be left: send the request again: %w", count, done, err)
 	}

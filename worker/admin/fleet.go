@@ -24,25 +24,25 @@ type Worker struct {
 	// Proxies counts proxies by the state of the breaker; Queues are the queues that the worker serves.
 	Proxies map[string]int `json:"proxies"`
 	Queues  []string       `json:"queues"`
-	// Silent says that the worker answered before, and not the last time.
+	// Silent is true if the worker answered before, and did not answer the latest question.
 	Silent bool `json:"silent"`
 
-	// Recent and Minutes are what ended there lately, in steps of rollup.ShortStep and rollup.LongStep.
+	// Recent and Minutes have the jobs that ended in this worker lately, in steps of rollup.ShortStep and rollup.LongStep.
 	Recent  []rollup.Step `json:"-"`
 	Minutes []rollup.Step `json:"-"`
 }
 
-// Series are steps of one width as columns. Empty steps are included. Columns take a third of the bytes of a list of
-// objects, and each event repeats them.
+// Series has steps of one width as columns, empty steps included. Each event repeats them, and columns have a third of the bytes
+// of a list of objects.
 type Series struct {
 	// Start is when the first step begins, in seconds since 1970, and Step its width in seconds.
 	Start int64 `json:"start"`
 	Step  int64 `json:"step"`
 	// Jobs are the ended jobs of each step by class: 2xx, 3xx, 4xx, 5xx, none.
 	Jobs [][5]int64 `json:"jobs"`
-	// P95 is the 95th percentile of each step's times in ms; zero where no job ended.
+	// P95 is the 95th percentile of the durations of each step, in ms; zero for a step in which no job ended.
 	P95 []int64 `json:"p95"`
-	// TotalP95 is that of all steps together.
+	// TotalP95 is the 95th percentile of all steps together, in ms.
 	TotalP95 int64 `json:"total_p95"`
 	Failed   int64 `json:"failed"`
 	Retries  int64 `json:"retries"`
@@ -56,12 +56,12 @@ const (
 	silentFor = 2 * time.Minute
 )
 
-// known is a worker and when it answered last.
+// known is a worker, and the time of its latest answer.
 type known struct {
 	Worker
-	// heard is by this worker's clock.
+	// heard is the time of the latest answer, by the clock of this worker.
 	heard time.Time
-	// recent and minutes are the steps of earlier answers as well, by start: only the first question asks for all.
+	// recent and minutes have the steps of all answers, by start, because only the first question asks for all steps.
 	recent, minutes map[int64]rollup.Step
 }
 
@@ -70,7 +70,7 @@ type known struct {
 // askFleet makes a new one.
 type workersKnown map[string]known
 
-// askFleet asks all workers. The first question asks for the whole hour, later ones only for what ended since.
+// askFleet asks all workers. The first question asks for the steps of the whole hour, a later one for the newer steps only.
 func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown, error) {
 	// The step that has not ended yet is left out, hence the minus one.
 	recent, minutes := rollup.ShortSteps-1, rollup.LongSteps-1
@@ -112,7 +112,7 @@ func (a *admin) askFleet(ctx context.Context, before workersKnown) (workersKnown
 	return after, nil
 }
 
-// hear returns the known state of a worker after an answer. k is the zero value at the first answer.
+// hear returns the state of a worker after an answer. k is the zero value at the first answer.
 func (k known) hear(w Worker, now time.Time) known {
 	next := known{Worker: w, heard: now}
 	next.recent = joinSteps(k.recent, w.Recent, now, rollup.ShortStep*rollup.ShortSteps)
@@ -146,13 +146,13 @@ func joinSteps(old map[int64]rollup.Step, steps []rollup.Step, now time.Time, ke
 func (a *admin) workersNow(ctx context.Context, ready bool, checks []Check) workersKnown {
 	workers, _, _ := a.view.workers.get(ctx)
 	if len(workers) == 0 {
-		// A fleet of one, so that the page always has the same form.
+		// The snapshot has a fleet of one worker, so that the page always has the same form.
 		workers = workersKnown{a.Worker: known{}.hear(a.self(ready, checks), time.Now())}
 	}
 	return workers
 }
 
-// rows are all workers in the order of the page.
+// rows returns all workers in the order of the page.
 func (k workersKnown) rows() []Worker {
 	rows := make([]Worker, 0, len(k))
 	for _, w := range k {
@@ -180,7 +180,7 @@ func (a *admin) addWorkers(ctx context.Context, s *Snapshot) {
 		if s.Watched != "" && s.Watched != w.Worker.Worker {
 			continue
 		}
-		// What a silent worker ran is unknown now. What it did before still counts.
+		// The running jobs of a silent worker are unknown. The jobs that it ended before still count.
 		if !w.Silent {
 			s.InFlight, s.Slots = s.InFlight+w.InFlight, s.Slots+w.Slots
 		}
@@ -204,7 +204,7 @@ func rank(w Worker) int {
 	return 3
 }
 
-// self is this worker as a fleet of one. It fills only what this process knows without NATS.
+// self returns this worker as a fleet of one. It fills only the fields that this process knows without NATS.
 func (a *admin) self(ready bool, checks []Check) Worker {
 	w := Worker{
 		Worker: a.Worker, Version: a.Version, Ready: ready, Reasons: []string{}, Proxies: map[string]int{}, Queues: []string{},
@@ -235,8 +235,9 @@ type stepSum struct {
 	steps        []rollup.Step
 }
 
-// answered is up to when the steps of the workers are known: a step that they have not sent yet would look like a fall of the
-// rate. A fleet that answers no more stops after three periods, so that old rates do not look like new ones.
+// answered returns the time up to which the steps of the workers are known, because a step that they have not sent yet would look
+// like a drop of the rate. It is at most three periods ago, so that the old rates of a fleet that no longer answers do not look
+// current.
 func (k workersKnown) answered() time.Time {
 	end := time.Now().Add(-3 * fleetPeriod)
 	for _, w := range k {

@@ -12,27 +12,27 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// WorkerSites is one worker's answer to the verb sites of worker/control. Total also counts the sites for which the answer has no
-// room: those that rest come first.
+// WorkerSites is the answer of one worker to the verb sites of worker/control. The answer has resting sites first. Total also
+// counts the sites for which it has no room.
 type WorkerSites struct {
 	Worker string `json:"worker"`
 	Total  int    `json:"total"`
 	Sites  []Site `json:"sites"`
 }
 
-// FleetSite is what workers report of one site. Make it with NewFleetSite, or by MergeSites.
+// FleetSite has the reports of all workers about one site. Make it with NewFleetSite, or by MergeSites.
 type FleetSite struct {
 	Site string `json:"site"`
-	// State is the worst that any worker sees. Workers is the number of workers by the state that the site has there; workers that
-	// do not remember it are not counted. Reason, a code, and LastStateChange are those of the worker that has seen State for
-	// longest.
+	// State is the worst that any worker sees. Workers is the number of workers by the state that the site has there; workers
+	// that do not remember it are not counted. Reason, a code, and LastStateChange are those of the worker that has seen State
+	// for longest.
 	State           string         `json:"state"`
 	Workers         map[string]int `json:"workers"`
 	Reason          string         `json:"reason"`
 	LastStateChange *time.Time     `json:"last_state_change"`
 	// NextTestTime is nil if the site rests in no worker.
 	NextTestTime *time.Time `json:"next_test_time"`
-	// Attempts and the sums below are of the last 30 to 60 minutes: each worker counts in halves of an hour and keeps two.
+	// Attempts and the sums below are of the last 30 to 60 minutes, because each worker keeps the counts of two half hours.
 	Attempts int64          `json:"attempts"`
 	Classes  rollup.Classes `json:"classes"`
 	Bans     int64          `json:"bans"`
@@ -43,7 +43,7 @@ type FleetSite struct {
 	LastErrorAt *time.Time `json:"last_error_at"`
 }
 
-// NewFleetSite makes a site that no worker has reported yet.
+// NewFleetSite makes a site without reports.
 func NewFleetSite(name string) *FleetSite {
 	return &FleetSite{Site: name, Failures: map[string]int64{}, Workers: map[string]int{}}
 }
@@ -57,14 +57,14 @@ func siteRank(state string) int {
 	return len(states)
 }
 
-// Add adds what one worker reports.
+// Add adds the report of one worker.
 func (f *FleetSite) Add(s Site) {
 	order := siteRank(s.State) - siteRank(f.State)
 	if len(f.Workers) == 0 || order < 0 || order == 0 && isEarlier(s.LastStateChange, f.LastStateChange) {
 		f.State, f.Reason, f.LastStateChange = s.State, s.Reason, s.LastStateChange
 	}
 	f.Workers[s.State]++
-	// Workers test a site by themselves, and the first test that succeeds brings jobs back: the earliest one is of interest.
+	// Each worker tests a site, and the first test that succeeds ends the rest, so the earliest time counts.
 	if isEarlier(s.NextTestTime, f.NextTestTime) {
 		f.NextTestTime = s.NextTestTime
 	}
@@ -74,7 +74,7 @@ func (f *FleetSite) Add(s Site) {
 	for fault, n := range s.Failures {
 		f.Failures[fault] += n
 	}
-	// Of several workers' errors the newest one is shown.
+	// Of the errors of several workers, the newest one is shown.
 	if s.LastErrorAt != nil && (f.LastErrorAt == nil || s.LastErrorAt.After(*f.LastErrorAt)) {
 		f.LastError, f.LastErrorAt = s.LastError, s.LastErrorAt
 	}
@@ -86,8 +86,8 @@ func isEarlier(a, b *time.Time) bool { return a != nil && (b == nil || a.Before(
 // Resting is the number of workers in which no attempt may begin at the site, tests excepted.
 func (f *FleetSite) Resting() int { return f.Workers["resting"] + f.Workers["testing"] }
 
-// MergeSites puts the answers of workers together: each site has one entry. Sites that most workers let rest come first, then
-// those with the most attempts. known is the largest number of sites that one worker knows. merged is not nil.
+// MergeSites merges the answers of workers: each site has one entry. The sites that rest in the most workers come first, then the
+// sites with the most attempts. known is the largest number of sites that one worker knows. merged is not nil.
 func MergeSites(list []WorkerSites) (merged []*FleetSite, known int) {
 	fleet := map[string]*FleetSite{}
 	for _, w := range list {
@@ -105,11 +105,11 @@ func MergeSites(list []WorkerSites) (merged []*FleetSite, known int) {
 	return append([]*FleetSite{}, merged...), known // JSON has [] for none
 }
 
-// fleetSites are the sites of all workers that answered. They are not changed any more.
+// fleetSites has the sites of all workers that answered. Nobody changes it after it was made.
 type fleetSites struct {
 	merged  []*FleetSite
 	known   int
-	answers map[string][]WorkerSites // by worker: several may bear one name
+	answers map[string][]WorkerSites // by worker; several workers may have the same name
 	asked   time.Time
 }
 
@@ -132,7 +132,7 @@ func (a *admin) askSites(ctx context.Context) (fleetSites, error) {
 	return out, nil
 }
 
-// siteList are the first sites of the fleet, or of one worker.
+// siteList has the first sites of the fleet, or of one worker.
 type siteList struct {
 	sites []*FleetSite // not nil
 	total int          // of sites that are listed; more than sites if a limit cut them
@@ -215,7 +215,8 @@ func (a *admin) addSites(ctx context.Context, s *Snapshot) {
 	s.isPartial = s.isPartial || list.isOpen
 }
 
-// awaitFleet waits for the first answers about workers and sites, which a program that asks without a stream would not get else.
+// awaitFleet waits for the first answers of the fleet. A stream gets them with a later event, but a single request needs them
+// now.
 func (a *admin) awaitFleet(ctx context.Context) {
 	if workers, _, _ := a.view.workers.getWithin(ctx, fleetPeriod); len(workers) > 1 {
 		_, _, _ = a.view.fleetSites.getWithin(ctx, fleetPeriod)

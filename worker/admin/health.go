@@ -42,15 +42,15 @@ func (a *admin) readyz(w http.ResponseWriter, r *http.Request) error {
 	return writeText(w, status, out.String()+map[bool]string{true: "ready\n", false: "not ready\n"}[ready])
 }
 
-// readiness is the answer in JSON. Checks has all of them, the good ones too.
+// readiness is the answer in JSON. Checks has all checks, those that are ok included.
 type readiness struct {
 	Ready  bool    `json:"ready"`
 	Checks []Check `json:"checks"`
 }
 
-// ready runs the checks. Without any the worker is ready.
+// ready runs the checks. Without checks the worker is ready.
 func (a *admin) ready() (bool, []Check) {
-	// The slice is made even if it stays empty: JSON needs [] rather than null.
+	// The slice is not nil even if it is empty, because JSON needs [] and not null.
 	checks := []Check{}
 	if a.Ready != nil {
 		checks = append(checks, a.Ready()...)
@@ -96,8 +96,8 @@ func (a *admin) metricsPage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// maxNamed bounds the pages with single proxies that exist at once. Such a page of 100,000 proxies takes tens of
-// megabytes while it is sent, and anybody may read it slowly.
+// maxNamed bounds the pages with single proxies that exist at the same time. Such a page of 100,000 proxies takes tens of
+// megabytes until it is sent, and a client may read it slowly.
 const maxNamed = 2
 
 // enterNamed waits until fewer than maxNamed pages with single proxies are being written, as long as two pages take. It

@@ -67,7 +67,7 @@ func (l *limited) add(c *limitedConn) (surplus *limitedConn) {
 	return surplus
 }
 
-// drop stops counting a connection. The lock is held.
+// drop stops counting a connection. The caller holds the lock.
 func (l *limited) drop(c *limitedConn) {
 	if c.place != nil {
 		l.idle.Remove(c.place)
@@ -78,7 +78,7 @@ func (l *limited) drop(c *limitedConn) {
 	l.conns--
 }
 
-// limitedConn is a connection that counts. The listener's lock guards its fields.
+// limitedConn is a connection of a limited listener, whose lock guards the fields.
 type limitedConn struct {
 	net.Conn
 	limit   *limited
@@ -91,7 +91,7 @@ func (c *limitedConn) setBusy(busy bool) {
 	c.limit.mu.Lock()
 	defer c.limit.mu.Unlock()
 	switch {
-	// It was closed for another one while its request began. The request fails by itself.
+	// The connection was closed for another one while its request began. The request fails without further action.
 	case c.dropped:
 	case busy && c.place != nil:
 		c.limit.idle.Remove(c.place)

@@ -19,14 +19,14 @@ import (
 const (
 	livePath   = "/api/v1/live"
 	livePeriod = time.Second
-	// earlyPeriod is the time between the first snapshots, earlySnapshots at most, while the fleet has not answered: a page shows
-	// the workers of a large fleet as soon as they are there.
+	// earlyPeriod is the time between the first snapshots, at most earlySnapshots, while the fleet has not answered. So a page
+	// shows the workers of a large fleet as soon as they have answered.
 	earlyPeriod    = livePeriod / 4
 	earlySnapshots = 4
-	// firstPatience is how long the first snapshot of a page waits for everything that has to be asked for. A later snapshot has
-	// what comes after that.
+	// firstPatience is how long the first snapshot of a page waits for answers. A later snapshot has the answers that come after
+	// that.
 	firstPatience = 250 * time.Millisecond
-	// maxStreams bounds the open streams if Config.MaxStreams is zero.
+	// maxStreams is the bound of open streams if Config.MaxStreams is zero.
 	maxStreams = 64
 	// writeTimeout ends a stream whose client reads nothing for this time.
 	writeTimeout = 3 * time.Second
@@ -42,7 +42,7 @@ type live struct {
 	snapshot func(ctx context.Context, worker string) Snapshot
 	limit    int // streams that may be open at once
 
-	// making lets one stream make a snapshot for all that watch the same worker.
+	// making lets one stream make a snapshot for all streams that watch the same worker.
 	making singleflight.Group
 
 	mu    sync.Mutex // guards the fields below

@@ -10,15 +10,13 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// files are the page and its parts; the folder's licence goes with them.
-//
-// They are served from memory, so the worker needs no files beside it.
+// files has the page, its parts and the licence of the chart library. They are served from memory, so the worker needs no files.
 //
 //go:embed page openapi.json
 var files embed.FS
 
-// pagePolicy lets the page load its own parts and talk to its own worker, and nothing else. Scripts in the
-// page's text do not run, so a job's URL or error that got into it unescaped could not act.
+// pagePolicy is the content security policy of the page. The page may load its own parts and send requests to its own worker, and
+// nothing else. Inline scripts do not run, so a script in a job's URL or error would not run even if it were not escaped.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -44,7 +42,7 @@ func (a *admin) openAPI(w http.ResponseWriter, _ *http.Request) error {
 	return sendFile(w, "openapi.json")
 }
 
-// schema sends the schema of a message; the document of the API refers to it.
+// schema answers with the JSON Schema of a message, to which the description of the API refers.
 func (a *admin) schema(w http.ResponseWriter, r *http.Request) error {
 	name, isJSON := strings.CutSuffix(r.PathValue("name"), ".json")
 	data := jobs.Schema(name)
@@ -57,8 +55,8 @@ func (a *admin) schema(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sendFile answers with an embedded file, or 404. An embedded file changes only with the program; setHeaders
-// forbids to cache it, so an update is seen at once.
+// sendFile answers with an embedded file, or 404. setHeaders forbids caching, so
+// browsers load the files of a new version at once.
 func sendFile(w http.ResponseWriter, name string) error {
 	data, err := files.ReadFile(name)
 	if err != nil {
@@ -71,7 +69,7 @@ func sendFile(w http.ResponseWriter, name string) error {
 }
 
 // contentTypeOf returns the type of a file by its extension. It does not use the machine's own table: on some machines a
-// script is text/plain, and with nosniff a browser does not run it.
+// script has the type text/plain, and with nosniff a browser does not run such a script.
 func contentTypeOf(name string) string {
 	switch path.Ext(name) {
 	case ".html":

@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// page is which part of a list a request wants: at most limit rows from offset on, of those that contain search, which is in
-// lower case.
+// page selects a part of a list: at most limit rows from offset on, of the rows that contain search, which is in lower case.
 type page struct {
 	limit, offset int
 	search        string
@@ -27,7 +26,7 @@ func pageOf(r *http.Request) (p page, err error) {
 		if p.offset, err = strconv.Atoi(written); err != nil || p.offset < 0 {
 			return p, badRequest("offset: " + strconv.Quote(clip(written)) + " is not a number from 0")
 		}
-		p.offset = min(p.offset, 1<<30) // adding the limit stays a number
+		p.offset = min(p.offset, 1<<30) // so that offset + limit does not overflow
 	}
 	p.search = strings.ToLower(query.Get("search"))
 	return p, nil
@@ -39,13 +38,13 @@ const (
 	maxLimit = 1000
 )
 
-// limitOf reads the parameter limit; defaultLimit without it. A text that is no number from 1 to maxLimit is
-// answered with 400.
+// limitOf reads the parameter limit; defaultLimit without it. Its error, 400, means that the value is no number from 1 to
+// maxLimit.
 func limitOf(r *http.Request) (int, error) {
 	if !r.URL.Query().Has("limit") {
 		return defaultLimit, nil
 	}
-	// A limit that is written empty is an error, not the default.
+	// An empty value is an error, not the default.
 	written := r.URL.Query().Get("limit")
 	n, err := strconv.Atoi(written)
 	if err != nil || n < 1 || n > maxLimit {
@@ -54,7 +53,7 @@ func limitOf(r *http.Request) (int, error) {
 	return n, nil
 }
 
-// rowsOf is the part of a list that a page holds. An offset behind the end gives an empty one.
+// rowsOf returns the rows of a list that a page selects; none if the offset is beyond the end.
 func rowsOf[T any](p page, list []T) []T {
 	total := len(list)
 	from := min(p.offset, total)
@@ -108,8 +107,8 @@ func (a *admin) workers(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"total": len(list), "workers": rows, "missing": append([]string{}, missing...)})
 }
 
-// liveWorkers answers with a page of the workers that the stream counts, in its form and order. workers leaves out those that
-// do not answer, so its pages do not continue the first one of the stream.
+// liveWorkers answers with a page of the workers of the stream, in the form and order of the stream. The route of workers leaves
+// out workers that do not answer, so its pages do not continue the first page of the stream.
 func (a *admin) liveWorkers(w http.ResponseWriter, r *http.Request) error {
 	p, err := pageOf(r)
 	if err != nil {
@@ -123,13 +122,13 @@ func (a *admin) liveWorkers(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, map[string]any{"total": len(list), "workers": rowsOf(p, list)})
 }
 
-// rankedWorker is a worker in the form that the Operator gives it, and the facts by which it is ordered.
+// rankedWorker is a worker in the form that Operator returns, with the values that order it.
 type rankedWorker struct {
 	json json.RawMessage
 	name Worker
 }
 
-// rankWorkers orders the workers as the page does. They go through JSON: this package may not import their type.
+// rankWorkers orders the workers as the page does. It converts them by JSON, because this package may not import their type.
 func rankWorkers(all any) ([]rankedWorker, error) {
 	data, err := json.Marshal(all)
 	if err != nil {

@@ -13,23 +13,22 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// ProxyRow is a proxy in a list: its state as this worker sees it, and what the whole fleet did through it in
-// 24 hours. The two halves are of different scope on purpose: breakers are each worker's own, while attempts
-// are too few on one worker to compare proxies.
+// ProxyRow is a proxy in a list: its state as this worker sees it, and its counts of the whole fleet in 24 hours. The scopes
+// differ on purpose: each worker has its own breakers, but one worker makes too few attempts to compare proxies.
 type ProxyRow struct {
 	ProxyID string   `json:"proxy_id"`
 	Region  string   `json:"region"`
 	Tags    []string `json:"tags"`
-	// State is that of the breaker, or "avoided" while another worker's finding makes the proxy the last resort.
+	// State is the state of the breaker, or "avoided" while there is a finding of another worker.
 	State string `json:"state"`
-	// Reason is why the breaker opened, as far as that is known; AvoidedBy is the worker that found the proxy dead.
+	// Reason is why the breaker opened, if it is known. AvoidedBy is the worker that found the proxy dead.
 	Reason    string `json:"reason"`
 	AvoidedBy string `json:"avoided_by"`
 	Failures  int    `json:"failures"`
 	// Since is when the state changed last; NextTest is when the proxy is tried again. Both may be null.
 	Since    *time.Time `json:"since"`
 	NextTest *time.Time `json:"next_test_time"`
-	// Bans is at how many sites the proxy cools down now: they have banned it, or asked for a pause.
+	// Bans is the number of sites for which the proxy cools down now, after a ban or a Retry-After.
 	Bans     int   `json:"bans"`
 	InFlight int   `json:"in_flight"`
 	Attempts int64 `json:"attempts"`
@@ -37,8 +36,7 @@ type ProxyRow struct {
 	Failed     int64          `json:"failed"`
 	Classes    rollup.Classes `json:"classes"`
 	AvgLatency float64        `json:"avg_latency"` // seconds
-	// Unusual is a site at which the proxy's share of 4xx is far from that of the others, as this worker sees it; null
-	// without such a site.
+	// Unusual is the site at which the proxy's share of 4xx is unusual, as this worker sees it; null without such a site.
 	Unusual *rollup.Unusual `json:"unusual_4xx"`
 }
 
@@ -64,7 +62,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	for _, p := range book.ByProxy(24) {
 		list.did[p.ProxyID] = p
 	}
-	// This worker's book comes last: the rows show its breakers, and it knows their reasons.
+	// The book of this worker comes last, because the rows show the breakers of this worker, and its book has their reasons.
 	for _, from := range []*rollup.Book{book, a.Book} {
 		for _, e := range from.BreakerEvents(time.Now().Add(-24 * time.Hour)) {
 			if e.ToState == breaker.Open.String() {
@@ -81,7 +79,7 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 		}
 		places = append(places, place{c.ID, list.troubleOf(c)})
 	}
-	// Ties are broken by id, or rows would jump between two pages.
+	// Equal proxies are ordered by id. Otherwise rows could move between two pages.
 	slices.SortFunc(places, func(a, b place) int { return cmp.Or(cmp.Compare(b.trouble, a.trouble), cmp.Compare(a.id, b.id)) })
 	list.order = make([]string, len(places))
 	for i, p := range places {
@@ -90,13 +88,13 @@ func (a *admin) listProxies(ctx context.Context) (*proxyList, error) {
 	return list, nil
 }
 
-// place is that of a proxy in the list.
+// place has the values that order a proxy in the list.
 type place struct {
 	id      string
 	trouble float64
 }
 
-// troubleOf ranks a proxy: the more trouble, the higher it stands in the list.
+// troubleOf ranks a proxy: a proxy with a higher rank comes earlier in the list.
 func (l *proxyList) troubleOf(c rotation.Condition) (trouble float64) {
 	switch _, unusual := l.unusual[c.ID]; {
 	case c.State == breaker.Open:
@@ -108,7 +106,7 @@ func (l *proxyList) troubleOf(c rotation.Condition) (trouble float64) {
 	case c.Cooldowns > 0 || unusual:
 		trouble = 5
 	}
-	// The share is at most one, so it only orders proxies of the same class.
+	// The share is at most 1, so it orders only proxies of the same rank.
 	if did := l.did[c.ID]; did.TotalAttempts >= minAttempts {
 		trouble += float64(did.FailureCount) / float64(did.TotalAttempts)
 	}
@@ -118,8 +116,8 @@ func (l *proxyList) troubleOf(c rotation.Condition) (trouble float64) {
 // minAttempts is how many attempts a proxy must have before its share of failures counts in the order.
 const minAttempts = 5
 
-// proxyRows are the rows of some proxies. One that has left the pool meanwhile is left out. It asks the pool
-// again, so a row is current although the order is up to a period old.
+// proxyRows returns the rows of some proxies, without those that have left the pool. It reads the pool again, so the rows are
+// current although their order is up to a period old.
 func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 	rows := make([]ProxyRow, 0, len(ids))
 	for _, id := range ids {
@@ -136,7 +134,7 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 		if u, found := list.unusual[id]; found {
 			row.Unusual = &u
 		}
-		// Avoided matters only while the own breaker is closed: an open one already keeps the proxy out.
+		// A finding matters only while the breaker of this worker is closed, because an open breaker already excludes the proxy.
 		if s.State != breaker.Closed {
 			row.Reason = shorten(list.reasons[id])
 		} else if !s.AvoidedUntil.IsZero() {
@@ -147,9 +145,8 @@ func (a *admin) proxyRows(list *proxyList, ids []string) []ProxyRow {
 	return rows
 }
 
-// proxies lists the proxies whose id, region, state or tags contain a text, page by page. The search is over
-// the list of the last period; offset counts in it. A proxy may be skipped or repeated if the list was made
-// again between two pages.
+// proxies lists the proxies whose id, region, state or tags contain a text, page by page. The list may be a
+// period old. If it is made again between two pages, a proxy may be skipped or repeated.
 func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
 	p, err := pageOf(r)
 	if err != nil {
@@ -164,14 +161,14 @@ func (a *admin) proxies(w http.ResponseWriter, r *http.Request) error {
 	}
 	ids := list.order
 	if p.search != "" {
-		// The order is shared by all pages, so the search works on a copy.
+		// All pages share the order, so the search works on a copy.
 		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !a.matches(id, p.search) })
 	}
 	return reply(w, map[string]any{"total": len(ids), "proxies": a.proxyRows(list, rowsOf(p, ids))})
 }
 
-// matches reports whether a proxy fits a search, which is in lower case. The id is tried first, for the rest
-// needs the pool's lock.
+// matches reports whether a proxy fits a search, which is in lower case. The id is compared first, because
+// the other values need the lock of the pool.
 func (a *admin) matches(id, search string) bool {
 	if strings.Contains(strings.ToLower(id), search) {
 		return true

@@ -13,8 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/rollup"
 )
 
-// sitesOf returns the names in the spelling of the workers that the parameter site stands for. What no site can be called is
-// answered with 400: it would find nothing, which looks like an answer.
+// sitesOf returns the names of the site that the parameter site means, in the spelling of the workers. Its error, 400, means that
+// the value cannot name a site: a search with it would find nothing, which would look like an answer.
 func sitesOf(written string) ([]string, error) {
 	names, err := jobs.SiteNames(written)
 	if err != nil {
@@ -34,13 +34,13 @@ type Site struct {
 	// NextTestTime is null unless the site rests; LastStateChange until the first change.
 	NextTestTime    *time.Time `json:"next_test_time"`
 	LastStateChange *time.Time `json:"last_state_change"`
-	// Attempts are those of this worker that ended in the last 30 to 60 minutes: by the class of the status, bans, and failures
-	// by fault: "proxy", "target", "pair", "unclear".
+	// Attempts counts the attempts of this worker that ended at the site in the last 30 to 60 minutes; Classes counts them by the
+	// class of the status, Bans counts bans, and Failures counts failures by fault: "proxy", "target", "pair", "unclear".
 	Attempts int64            `json:"attempts"`
 	Classes  rollup.Classes   `json:"classes"`
 	Bans     int64            `json:"bans"`
 	Failures map[string]int64 `json:"failures"`
-	// LastError is why an attempt failed last, and LastErrorAt when; empty and null if none is remembered.
+	// LastError is the reason of the latest failed attempt, and LastErrorAt its time; empty and null if no failure is remembered.
 	LastError   string     `json:"last_error"`
 	LastErrorAt *time.Time `json:"last_error_at"`
 }
@@ -51,7 +51,7 @@ func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	if a.Site == nil || a.ResetSite == nil {
 		return notHere("sites cannot be reset here")
 	}
-	// What no site can be called is unknown as well.
+	// A text that cannot name a site is unknown, too.
 	names, _ := jobs.SiteNames(r.PathValue("site"))
 	unknown := failure{status: http.StatusNotFound, code: "unknown_site", message: "no worker remembers a site of this name"}
 	if len(names) == 0 {
@@ -82,8 +82,8 @@ func (a *admin) resetSite(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, site)
 }
 
-// heldSites are the sites as pages show them. Counts change with each attempt, and each event would repeat all sites.
-// So the list is renewed only when a state changes, or once a period.
+// heldSites has the list of sites that pages show. Counts change with each attempt, so each event would repeat all sites.
+// Therefore the list is renewed only when a state changes, or once a period.
 type heldSites struct {
 	mu   sync.Mutex // guards the fields below
 	list []Site     // not changed any more
@@ -134,5 +134,5 @@ func sameStates(before, now []Site) bool {
 	return true
 }
 
-// rests reports whether no attempt may begin at the site, its test excepted.
+// rests reports whether the site rests: no attempt may begin, except for a test.
 func (s *Site) rests() bool { return s.State == "resting" || s.State == "testing" }

@@ -29,19 +29,19 @@ type Snapshot struct {
 	// Recent are the last two minutes, Minutes the last hour, Hours the last day.
 	Recent  Series `json:"recent"`
 	Minutes Series `json:"minutes"`
-	// Scope says whose hours these are: "cluster", or "worker" while the fleet's hours cannot be read.
+	// Scope says whose hours Hours has: "cluster", or "worker" while the fleet's hours cannot be read.
 	Scope            string           `json:"scope"`
 	Hours            []rollup.Point   `json:"hours"`
 	SuccessByAttempt map[string]int64 `json:"success_by_attempt"`
-	// Workers are the first of all workers, those that are not ready first; WorkerCount counts all.
+	// Workers has the first workers, those that are not ready first; WorkerCount counts all workers.
 	Workers     []Worker `json:"workers"`
 	WorkerCount int      `json:"worker_count"`
 	// isPartial is true while the fleet has not answered yet, so that this worker stands for it.
 	isPartial bool
 	Queues    []Queue `json:"queues"`
-	// Sites are the first of the sites of all workers, or of the watched one, those that rest first; SiteCount counts all that
-	// are listed. SitesOf is the only worker whose sites they are, empty for all that answer. SitesKnown is how many sites one
-	// worker remembers at most. SitesMissing are the first of the workers that have not answered.
+	// Sites has the first sites of all workers, or of the watched worker, resting sites first; SiteCount counts all listed sites.
+	// SitesOf is the worker if the sites are those of only one worker, and empty otherwise. SitesKnown is how many sites one
+	// worker remembers at most. SitesMissing has the first of the workers that have not answered.
 	Sites        []*FleetSite `json:"sites"`
 	SiteCount    int          `json:"site_count"`
 	SitesOf      string       `json:"sites_of"`
@@ -49,20 +49,20 @@ type Snapshot struct {
 	SitesMissing []string     `json:"sites_missing"`
 	// SitesMissingCount counts all of them.
 	SitesMissingCount int `json:"sites_missing_count"`
-	// resting are sites that rest in any worker, whichever is watched.
+	// resting has the sites that rest in any worker, whichever worker is watched.
 	resting []string
 	// Breakers counts the proxies of this worker by the state of their breaker; Proxies are the worst of them.
 	Breakers map[string]int `json:"breakers"`
 	Proxies  []ProxyRow     `json:"proxies"`
-	// Dead are groups of dead letters, the largest first; DeadCount counts all letters. Both are null while they are
-	// not known.
+	// Dead has groups of dead letters, the largest first; DeadCount counts all dead letters. Both are null while they are not
+	// known.
 	Dead      []DeadGroup       `json:"dead"`
 	DeadCount *uint64           `json:"dead_count"`
 	Failures  []Failure         `json:"failures"`
 	Retries   []jobs.RetryEvent `json:"retries"`
 }
 
-// Failure is a job that failed. Detail is cut, since a proxy's or site's text may be of any length.
+// Failure is a failed job.
 type Failure struct {
 	At       time.Time `json:"at"`
 	Queue    string    `json:"queue"`
@@ -77,7 +77,7 @@ type Failure struct {
 type Queue struct {
 	Queue  string `json:"queue"`
 	Paused bool   `json:"paused"`
-	// Queued jobs are those that no worker has taken, Running those that some worker holds.
+	// Queued counts the jobs that no worker has taken, Running the jobs that workers hold.
 	Queued  uint64 `json:"queued"`
 	Running uint64 `json:"running"`
 	// Served is true if a worker serves the queue.
@@ -87,14 +87,14 @@ type Queue struct {
 	// Waiting counts the jobs that wait, by state: delayed, retrying, no_proxy, site_down. It is nil while the fleet has not
 	// counted.
 	Waiting map[string]uint64 `json:"waiting"`
-	// OldestSeconds is how long the oldest job that has not ended has been in its state.
+	// OldestSeconds is the longest time that a job that has not ended has been in its state.
 	OldestSeconds int64 `json:"oldest_seconds"`
-	// Reasons say in words what most of its jobs wait for.
+	// Reasons has phrases that say what most of its jobs wait for.
 	Reasons []string `json:"reasons"`
 }
 
-// Bounds of the lists of a snapshot. The API has the rest. A snapshot is made each second, so it must stay small
-// whatever the fleet's size.
+// Bounds of the lists of a snapshot. A snapshot is made each second, so it must stay small, whatever the size of the fleet. The
+// API has the complete lists.
 const (
 	maxWorkers = 50
 	maxSites   = 50
@@ -102,7 +102,8 @@ const (
 	maxProxies = 20
 )
 
-// snapshot reads what is known. It waits at most maxDelay for each shared value that was not asked for lately.
+// snapshot makes a snapshot of the known values. It waits at most maxDelay for each shared value that has not been asked for
+// lately.
 func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	s := Snapshot{
 		At: time.Now().UTC(), Worker: a.Worker, Version: a.Version, Watched: watched, TokenNeeded: a.Token != "",
@@ -117,7 +118,7 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 		s.Breakers, s.Proxies = map[string]int{}, []ProxyRow{}
 	}
 	a.addSites(ctx, &s)
-	// DeadCount stays nil while it is not known; zero would say that there are none.
+	// DeadCount stays nil while it is not known, because zero would mean that there are no dead letters.
 	if dead, known, err := a.view.dead.get(ctx); known && err == nil {
 		s.Dead, s.DeadCount = orEmpty(dead.groups), &dead.count
 	}
@@ -129,12 +130,12 @@ func (a *admin) snapshot(ctx context.Context, watched string) Snapshot {
 	return s
 }
 
-// addHours adds the last day, hour by hour: that of the fleet if it can be read.
+// addHours adds the hours of the last day: those of the fleet if they can be read, else those of this worker.
 func (a *admin) addHours(ctx context.Context, s *Snapshot) {
 	book := a.bookNow(ctx)
 	s.Scope = "worker"
 	if book != a.Book {
-		// bookNow returns the own book itself as its fallback, so comparing pointers tells the scope.
+		// bookNow falls back to a.Book itself, so the pointers are equal only for the scope worker.
 		s.Scope = "cluster"
 	}
 	total := book.Total(24)

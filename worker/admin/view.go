@@ -21,7 +21,7 @@ type view struct {
 	dead    *shared[deadLetters]
 	queues  *shared[[]Queue]
 	sites   *heldSites
-	// fleetSites is asked for only while there are other workers.
+	// fleetSites is asked for only while other workers exist.
 	fleetSites *shared[fleetSites]
 }
 
@@ -31,7 +31,7 @@ type deadLetters struct {
 	count  uint64
 }
 
-// newView makes the shared values. A nil ask stands for a function that the program does not provide.
+// newView makes the shared values. A value whose function the program does not provide has a nil ask.
 func newView(a *admin) view {
 	v := view{
 		workers: &shared[workersKnown]{period: fleetPeriod, timeout: fleetPeriod},
@@ -66,9 +66,9 @@ func newView(a *admin) view {
 	return v
 }
 
-// Problem is something that is wrong.
+// Problem is one problem that the page names.
 type Problem struct {
-	// Level is "bad" if jobs do not go on, else "warn".
+	// Level is "bad" if jobs are held up, else "warn".
 	Level string `json:"level"`
 	// Text is a sentence.
 	Text string `json:"text"`
@@ -77,7 +77,7 @@ type Problem struct {
 // maxProblems bounds the list; the last one counts those that are left out.
 const maxProblems = 8
 
-// problems lists what an operator has to know first.
+// problems lists the problems, the worst first.
 func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 	out, connected := problemList{}, true
 	for _, c := range s.Checks {
@@ -86,21 +86,21 @@ func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 			connected = connected && c.Name != "nats"
 		}
 	}
-	// Without NATS nobody can answer, so nothing is the matter with the other workers.
+	// Without NATS no worker can answer, so a missing answer is no problem of a worker.
 	if connected {
 		if _, known, err := a.view.workers.get(ctx); known && err != nil {
 			out.add("warn", "the other workers cannot be asked: %v", err)
 		}
 		out.addWorkers(s)
 	}
-	// Fewer than half of the breakers are closed. If none is, the check of the proxies says so already.
+	// If no breaker is closed, the check of the proxies says so already.
 	if all, closed := sumOf(s.Breakers), s.Breakers["closed"]; all > 0 && closed*2 < all && closed > 0 {
 		out.add("warn", "%d of %d proxies have no closed breaker: %s", all-closed, all, jobs.NoProxyRemedy)
 	}
 	out.addQueues(s.Queues)
 	out.addSites(s)
 	out.addDead(s.Dead)
-	// "bad" sorts before "warn". The sort is stable, so each level keeps the order from the worker's checks to the sites.
+	// "bad" sorts before "warn". The sort is stable, so problems of one level keep the order in which they were added.
 	slices.SortStableFunc(out, func(a, b Problem) int { return cmp.Compare(a.Level, b.Level) })
 	if len(out) > maxProblems {
 		more := len(out) - maxProblems + 1
@@ -109,7 +109,7 @@ func (a *admin) problems(ctx context.Context, s *Snapshot) []Problem {
 	return out
 }
 
-// problemList collects problems. It is made empty and not nil, because the page expects an array.
+// problemList collects problems. An empty list is not nil, because the page expects an array.
 type problemList []Problem
 
 func (p *problemList) add(level, format string, args ...any) {
@@ -132,7 +132,7 @@ func (p *problemList) addWorkers(s *Snapshot) {
 // addQueues adds the queues whose jobs are not taken. A pause is intended, so it is only a warning.
 func (p *problemList) addQueues(queues []Queue) {
 	for _, q := range queues {
-		open := q.Queued + sumOf(q.Waiting) // a job that waits for its time needs a worker then
+		open := q.Queued + sumOf(q.Waiting) // a job that waits will need a worker
 		switch {
 		case !q.Served && open > 0:
 			p.add("bad", "queue %s: no worker serves it, and %s: add it to GOFER_QUEUES of a worker; if it is misspelt, gofer cancel --queue %[1]s ends its jobs", q.Queue, countOf(int(open), "job waits", "jobs wait"))
@@ -145,8 +145,8 @@ func (p *problemList) addQueues(queues []Queue) {
 	}
 }
 
-// addSites adds one problem for all sites that rest: many of them often rest for one cause. Whether jobs wait for a site is what
-// the fleet has counted: a site may rest that no job needs any more.
+// addSites adds one problem for all sites that rest: many of them often rest for one cause. The
+// counts of the fleet say whether jobs wait for a site, because a site may rest that no job needs any more.
 func (p *problemList) addSites(s *Snapshot) {
 	waiting := uint64(0)
 	for _, q := range s.Queues {
@@ -163,11 +163,11 @@ func (p *problemList) addSites(s *Snapshot) {
 		what, firstOf(s.resting, 3), text.Printable(s.resting[0]))
 }
 
-// manyDead is how many dead letters are a problem, if the newest of their kind is of the last hour.
+// manyDead is the number of dead letters that is a problem, if the newest letter of its group is at most an hour old.
 const manyDead = 20
 
 // addDead adds the groups of dead letters that still grow. A letter is kept for two weeks, so a group without new
-// letters is no problem. The number is that of all letters of these groups: the index does not know how many are new.
+// letters is no problem. The number counts all letters of these groups, because the index does not know how many are new.
 func (p *problemList) addDead(groups []DeadGroup) {
 	count, worst := 0, DeadGroup{}
 	for _, g := range groups {
@@ -187,7 +187,7 @@ func (p *problemList) addDead(groups []DeadGroup) {
 		cause += " for " + worst.Site
 	}
 	remedy := "when the cause is gone, gofer dead replay --reason " + text.Printable(worst.Reason) + " runs those again"
-	// A replay publishes the same bytes.
+	// A replay publishes the same bytes, so an invalid job fails again.
 	if worst.Reason == jobs.ErrInvalidJob {
 		remedy = "correct what publishes them; gofer dead purge --reason invalid_job removes them"
 	}
@@ -208,7 +208,7 @@ func countOf(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// firstOf names the first of a list.
+// firstOf returns a phrase that names the first elements of a list.
 func firstOf(list []string, count int) string {
 	if len(list) <= count {
 		return strings.Join(list, ", ")

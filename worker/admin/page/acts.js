@@ -99,11 +99,11 @@ function ask(what, why, yes) {
 const path = encodeURIComponent;
 
 export const pause = (q) => act({
-  what: `Pause queue ${q.queue}?`, why: "No worker takes its jobs until it is resumed. Jobs that run go on.", yes: "Pause", path: `queues/${path(q.queue)}/pause`, done: () => `Queue ${q.queue} is paused.`,
+  what: `Pause queue ${q.queue}?`, why: "No worker takes its jobs until it is resumed. Running jobs continue.", yes: "Pause", path: `queues/${path(q.queue)}/pause`, done: () => `Queue ${q.queue} is paused.`,
 });
 
 export const resume = (q) => act({
-  what: `Resume queue ${q.queue}?`, why: "Workers take its jobs again.", yes: "Resume", path: `queues/${path(q.queue)}/resume`, done: () => `Queue ${q.queue} goes on.`,
+  what: `Resume queue ${q.queue}?`, why: "Workers take its jobs again.", yes: "Resume", path: `queues/${path(q.queue)}/resume`, done: () => `Queue ${q.queue} is resumed.`,
 });
 
 export const resetBreaker = (p) => act({
@@ -111,7 +111,7 @@ export const resetBreaker = (p) => act({
 });
 
 export const resetSite = (s) => act({
-  what: `End the rest of ${s.site}?`, why: "Its jobs come back at once, in every worker.", yes: "End the rest", path: `sites/${path(s.site)}/reset`, done: () => `The site ${s.site} does not rest any more.`,
+  what: `End the rest of ${s.site}?`, why: "Its jobs run again at once, in every worker.", yes: "End the rest", path: `sites/${path(s.site)}/reset`, done: () => `The site ${s.site} does not rest any more.`,
 });
 
 export const drain = (w) => act({
@@ -134,13 +134,13 @@ export const purgeGroup = (g) => act({
 const jobPath = (j) => `jobs/${path(j.queue)}/${path(j.id)}`;
 
 export const cancelJob = (j) => act({
-  what: `Cancel job ${j.queue}/${j.id}?`, why: "It ends as cancelled. An attempt that runs is given up.", yes: "Cancel the job", method: "DELETE", path: jobPath(j), done: () => `Job ${j.queue}/${j.id} is cancelled.`,
+  what: `Cancel job ${j.queue}/${j.id}?`, why: "It ends as cancelled. A running attempt is aborted.", yes: "Cancel the job", method: "DELETE", path: jobPath(j), done: () => `Job ${j.queue}/${j.id} is cancelled.`,
 });
 
 const jobsText = (n) => (n === 1 ? "1 job" : `${number.format(n)} jobs`);
 
 export const cancelJobs = (list) => act({
-  what: `Cancel ${jobsText(list.length)}?`, why: "Those that are listed end as cancelled. Attempts that run are given up.", yes: "Cancel them", run: () => cancelEach(list), done: (n) => `${jobsText(n)} cancelled.`,
+  what: `Cancel ${jobsText(list.length)}?`, why: "The listed jobs end as cancelled. Running attempts are aborted.", yes: "Cancel them", run: () => cancelEach(list), done: (n) => `${jobsText(n)} cancelled.`,
 });
 
 // cancelEach cancels one job after the other, and returns how many. A job that has ended since it was listed is passed over.
@@ -158,5 +158,5 @@ async function cancelEach(list) {
 }
 
 export const replayJob = (j) => act({
-  what: `Replay job ${j.queue}/${j.id}?`, why: `It runs again as replay-${j.dead_letter}, and its dead letter goes.`, yes: "Replay", path: "dead/replay", body: { seqs: [j.dead_letter] }, done: (a) => (a.count ? `Job ${j.queue}/${j.id} runs again as replay-${j.dead_letter}.` : "The dead letter was gone already."),
+  what: `Replay job ${j.queue}/${j.id}?`, why: `It runs again as replay-${j.dead_letter}, and its dead letter is removed.`, yes: "Replay", path: "dead/replay", body: { seqs: [j.dead_letter] }, done: (a) => (a.count ? `Job ${j.queue}/${j.id} runs again as replay-${j.dead_letter}.` : "The dead letter was gone already."),
 });

@@ -61,7 +61,7 @@ export function close() {
 }
 
 function fail(message) {
-  $("job-body").replaceChildren(make("p", `The job is not shown: ${message}.`), make("p", "An id without its queue is looked for in every queue. Results are kept for a day, unless the fleet is set up otherwise.", "quiet"));
+  $("job-body").replaceChildren(make("p", `The job is not shown: ${message}.`), make("p", "An id without its queue is searched in every queue. Results are kept for a day, unless the fleet is set up otherwise.", "quiet"));
 }
 
 function choose(id, found) {
@@ -157,7 +157,7 @@ function moments(story) {
     li.append(at(m.at), " ", make("span", sentence(m), m.fault || m.error ? "bad" : ""));
     list.append(li);
   }
-  if (!story.length) list.append(make("li", "Nothing is known any more."));
+  if (!story.length) list.append(make("li", "Nothing is known about this job any more."));
   return list;
 }
 
