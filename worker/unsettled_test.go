@@ -166,14 +166,20 @@ func TestAJobWhoseResultIsRefusedForGoodIsHeldAndShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, bus.Settings{AckWait: longWait})
 	var runs atomic.Int32
-	w.start(func(context.Context, *jobs.Job, *jobs.Progress) *jobs.RunOutcome {
+	sealed := make(chan struct{})
+	w.start(func(ctx context.Context, job *jobs.Job, _ *jobs.Progress) *jobs.RunOutcome {
 		runs.Add(1)
+		if job.ID == "a" {
+			await(ctx, sealed)
+		}
 		return finished(jobs.Succeeded, "", nil)
 	})
 	w.publish("before", page)
 	w.until("the first job to end", w.gone("before"))
-	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
 	w.publish("a", page)
+	w.until("the job to run", func() bool { return runs.Load() == 2 }) // a worker that finds the stream sealed takes no job at all
+	w.change("GOFER_RESULTS", func(c *jetstream.StreamConfig) { c.Sealed = true })
+	close(sealed)
 	w.until("the job to be held", func() bool { return len(w.worker.Unsettled()) == 1 })
 	held := w.worker.Unsettled()[0]
 	if held.Queue != "default" || held.ID != "a" || held.Step != "store result" || !held.Permanent || !strings.Contains(held.Reason, "sealed stream") || held.Since.IsZero() {

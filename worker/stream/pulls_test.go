@@ -88,6 +88,7 @@ func TestAPullEndsWhenTheServerHasNoMore(t *testing.T) {
 	p := in.openPulls(t)
 	for _, wait := range []time.Duration{0, 50 * time.Millisecond} {
 		in.publish(t, &nats.Msg{Subject: "gofer.jobs.default.after" + wait.String(), Data: []byte("x")})
+		testenv.AwaitCounts(t, in.js, "GOFER_JOBS") // a pull without a wait takes what the consumer knows
 		began := time.Now()
 		for _, want := range []int{1, 0} {
 			got, err := pulled(t, p, fromQueue("default", 8, wait))
@@ -356,6 +357,7 @@ func TestAJobOnASlowWayIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	in := install(t, bus.Settings{})
 	in.publish(t, &nats.Msg{Subject: "gofer.jobs.default.slow", Data: []byte("x")})
+	testenv.AwaitCounts(t, in.js, "GOFER_JOBS") // a pull without a wait takes what the consumer knows
 	g := in.gate(t)
 	b, err := bus.New(connect(t, bus.Dial{URL: g.address}), in.names)
 	must(t, err)
