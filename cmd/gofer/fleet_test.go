@@ -32,7 +32,7 @@ func read[T any](t *testing.T, args ...string) (out T) {
 	var text, errOut string
 	testenv.Eventually(t, fmt.Sprintf("an answer to gofer %v", args), func() bool {
 		code, text, errOut = gofer(t, "", append(args, "--json")...)
-		return !strings.Contains(errOut, control.ErrNoWorkers.Error())
+		return code == exitOK || !strings.Contains(errOut, control.ErrNoWorkers.Error())
 	})
 	if code != exitOK {
 		t.Fatalf("gofer %v: exit %d, %s", args, code, errOut)
