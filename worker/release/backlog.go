@@ -69,6 +69,8 @@ type backlog struct {
 	// because the stream may have been created again.
 	after  uint64            // every job up to this sequence has been released or refused
 	passed map[string]uint64 // the same for the jobs of one queue
+	// fromStart is when the jobs were read from the start last: see rereadEvery.
+	fromStart time.Time
 	// refused has the sequences of jobs that can never be released, at most maxRefused. The server makes them due at the end of
 	// their wait.
 	refused    map[uint64]bool

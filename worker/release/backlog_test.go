@@ -45,6 +45,7 @@ type model struct {
 	unknown  map[string]error // of the question whether a job waits again, by id
 	refused  map[string]int   // how often jobs were to be released that nobody can release, by id
 	lag      time.Duration    // how much later due jobs are shown
+	hidden   map[string]bool  // jobs that a replica which lags does not show among others, by id
 	stuck    map[string]int   // how often jobs were to be released that are shown though they are gone, by id
 	waits    []waiting
 	refusal  error             // of every read, if not nil
@@ -124,7 +125,7 @@ func (m *model) StillWaiting(_ context.Context, seqs []uint64, use func(bus.Wait
 		return m.refusal
 	}
 	for _, w := range m.waits { // in the order of the sequences
-		if slices.Contains(seqs, w.seq) {
+		if slices.Contains(seqs, w.seq) && !m.hidden[w.id] {
 			use(m.job(w))
 		}
 	}

@@ -162,6 +162,11 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// rereadEvery is how often a backlog is read from its start, whatever was found before. A replica that lags hides jobs among those
+// that are released together. At a site for which ever more jobs wait, the end of the list would not come, and such a job would
+// wait until the server releases it, for up to an hour.
+const rereadEvery = time.Minute
+
 // heads finds the next jobs of a backlog during one visit. It reads the oldest job of each served queue only if the oldest job of
 // all is of an unserved queue, because any number of jobs of that queue may follow.
 type heads struct {
@@ -173,7 +178,11 @@ type heads struct {
 	maxJobs int                       // how many jobs nextJobs reads at most
 }
 
+// newHeads begins a visit.
 func newHeads(b *backlog, stream siteJobs, q *queues) *heads {
+	if now := time.Now(); now.Sub(b.fromStart) >= rereadEvery {
+		b.fromStart, b.after, b.passed = now, 0, nil
+	}
 	return &heads{backlog: b, stream: stream, queues: q, reread: b.after == 0, maxJobs: 1}
 }
 
@@ -197,8 +206,8 @@ func (h *heads) nextJobs(ctx context.Context, limit int) (list []bus.WaitingJob,
 		behind[i] = job.Seq + 1 + uint64(i)
 	}
 	isUnserved, size := false, len(job.Message().Data)
-	// A replica that lags does not show the newest jobs. A job that is skipped here is found when oldest reads from the start
-	// again.
+	// A replica that lags does not show the newest jobs. A job that is skipped here is found when the jobs are read from the
+	// start: see rereadEvery.
 	err = h.stream.StillWaiting(ctx, behind, func(job bus.WaitingJob) {
 		if job.Site != h.backlog.key || h.backlog.refused[job.Seq] {
 			return

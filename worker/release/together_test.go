@@ -135,3 +135,42 @@ func TestJobsOfAQueueThatIsServedAgainComeBeforeYoungerOnes(t *testing.T) {
 		}
 	})
 }
+
+// TestJobsThatAReplicaHidesAreReleasedWithinAMinuteThoughMoreJobsCome: for each job that ends, another one begins to wait, so that
+// the list never ends.
+func TestJobsThatAReplicaHidesAreReleasedWithinAMinuteThoughMoreJobsCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, v := newModel(t, 200), &view{}
+		m.hidden = map[string]bool{}
+		for i := 1; i < 200; i += 2 {
+			m.hidden[fmt.Sprint("j", i)] = true
+		}
+		m.run = func(string, time.Time) bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.wait(fmt.Sprint("more", m.last, "+"), time.Now())
+			return false
+		}
+		left := func() (n int) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for _, w := range m.waits {
+				if !strings.HasSuffix(w.id, "+") {
+					n++
+				}
+			}
+			return n
+		}
+		v.set(release.Site{New: true, Room: 50})
+		_, stop := lead(t, m, v)
+		defer stop()
+		time.Sleep(20 * time.Second)
+		if n := left(); n == 0 || n > 100 {
+			t.Fatalf("%d of the first jobs still wait: the test shows nothing", n)
+		}
+		time.Sleep(65 * time.Second)
+		if n := left(); n > 0 {
+			t.Errorf("%d of the first jobs still wait", n)
+		}
+	})
+}
