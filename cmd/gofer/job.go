@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,18 +72,11 @@ func jobKey(ctx context.Context, s *session, queue, name string) (client.Key, er
 	return k, usage("%w", &client.AmbiguousError{ID: name, Queues: queues})
 }
 
-// printStory prints the places of the job, its moments in the order of time, and what is wrong with it now. Every moment is
+// printStory prints the state of the job, its moments in the order of time, and what is wrong with it now. Every moment is
 // one line that begins with its time, so sort and grep work on it.
 func (a *app) printStory(t *story) error {
-	places := make([]string, len(t.Places))
-	for i, p := range t.Places {
-		places[i] = string(p)
-	}
-	if len(places) == 0 {
-		places = []string{"in no stream any more"} // all of it has expired
-	}
 	// Lines are gathered before they are printed, so an error prints no half of a story.
-	lines := []string{fmt.Sprintf("job %s is %s", t.Key, strings.Join(places, " and "))}
+	lines := []string{fmt.Sprintf("job %s is %s", t.Key, t.whereabouts())}
 	if t.Result != nil && t.Result.URL != "" {
 		lines = append(lines, "url "+t.Result.URL)
 	}

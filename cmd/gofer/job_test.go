@@ -152,14 +152,17 @@ func TestStoryOfAJobThatIsNotDoneYet(t *testing.T) {
 	if whats(got) != "attempt wait" || got.Moments[1].Kind != jobs.RetryScheduled || got.Moments[0].Duration <= 0 {
 		t.Errorf("story = %s %+v, want the attempt in full and one wait in the stream", whats(got), got.Moments)
 	}
+	if got.State != jobs.StateRetrying {
+		t.Errorf("state of a job that waits for its next attempt = %q, want %q", got.State, jobs.StateRetrying)
+	}
 	if stopped.wait(t) != exitOK {
 		t.Errorf("the worker said:\n%s", stopped.log)
 	}
 	w.publish("queued", job("/ok", nil))
-	if got := read[story](t, "job", "queued"); whats(got) != "queued" || got.Moments[0].Source != "" || got.Result != nil {
+	if got := read[story](t, "job", "queued"); whats(got) != "queued" || got.Moments[0].Source != "" || got.Result != nil || got.State != jobs.StateQueued {
 		t.Errorf("story = %+v, want the job queued", got)
 	}
-	if _, text, _ := gofer(t, "", "job", "waits"); !strings.Contains(text, "is waiting") || !strings.Contains(text, "in the stream") {
+	if _, text, _ := gofer(t, "", "job", "waits"); !strings.Contains(text, "is retrying\n") || !strings.Contains(text, "in the stream") {
 		t.Errorf("the story lacks where the job waits:\n%s", text)
 	}
 	if code, _, errOut := gofer(t, "", "cancel", "waits"); code != exitOK {

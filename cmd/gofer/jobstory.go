@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
@@ -38,6 +39,8 @@ func (h holder) String() string {
 // story is a job's story as it is printed. Result hides that of client.Story, whose body may be large.
 type story struct {
 	client.Story
+	// State is the state of a job that has not ended; empty for one that has, and while it cannot be read.
+	State  string        `json:"state,omitempty"`
 	Result *jobs.Summary `json:"result,omitempty"`
 	// Unsettled are the workers that hold the job and cannot settle it.
 	Unsettled []holder `json:"unsettled,omitempty"`
@@ -63,11 +66,42 @@ func readStory(ctx context.Context, s *session, key client.Key, note func(format
 		facts := known.Result.Summary()
 		t.Result = &facts
 	}
+	t.readState(ctx, s)
 	// The workers are asked last: the streams hold the truth, and a fleet without workers still has a story.
 	workers, silence := t.readHolders(ctx, s)
 	t.readObstacles(ctx, s, workers, silence)
 	t.readSite(ctx, s)
 	return t, nil
+}
+
+// readState names the state of a job without a result. The message of a job that waits tells it; whether a worker holds a job
+// is asked of its consumer, which not every user may ask.
+func (t *story) readState(ctx context.Context, s *session) {
+	switch {
+	case t.Result != nil:
+	case t.isTakeable():
+		if job, err := s.client.StateOf(ctx, t.Key); err == nil {
+			t.State = job.State
+		}
+	case t.Waiting != nil:
+		t.State = t.Waiting.Why
+	}
+}
+
+// whereabouts says in words where the job is: in its state if that is known, and else in which streams.
+func (t *story) whereabouts() string {
+	switch {
+	case len(t.Places) == 0:
+		return "in no stream any more" // all of it has expired
+	case len(t.Places) == 1 && t.State != "":
+		return t.State
+	}
+	// Two jobs may have the id, each in a state of its own.
+	places := make([]string, len(t.Places))
+	for i, p := range t.Places {
+		places[i] = string(p)
+	}
+	return strings.Join(places, " and ")
 }
 
 // readSite asks the workers about the site that the job waits for, because each failure there moves the next test. If no worker

@@ -480,7 +480,7 @@ func TestTwoJobsOfAnIdAreSaidToBeTwo(t *testing.T) {
 	}
 	testenv.Eventually(t, "the first job to wait", func() bool {
 		_, story, _ := gofer(t, "", "job", "twice")
-		return strings.Contains(story, "is waiting\n")
+		return strings.Contains(story, "is delayed\n")
 	})
 	if said := submit(); !strings.Contains(said, "job default/twice waits already. There will be one result") {
 		t.Errorf("the second job: said %q, want that the first one waits", said)

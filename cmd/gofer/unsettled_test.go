@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gofer-mq/gofer/jobs"
 	"github.com/gofer-mq/gofer/jobs/client"
 	"github.com/gofer-mq/gofer/testenv"
 )
@@ -26,8 +27,8 @@ func TestAJobThatCannotBeSettledIsShownWithTheReasonWhileItLasts(t *testing.T) {
 	w.publish("held", job("/ok", nil))
 	testenv.Eventually(t, "the story to name the reason", func() bool { return len(read[story](t, "job", "held").Unsettled) == 1 })
 	got := read[story](t, "job", "held")
-	if len(got.Unsettled) != 1 || got.Places[0] != client.Queued {
-		t.Fatalf("got %+v, want the job queued and one worker that holds it", got)
+	if len(got.Unsettled) != 1 || got.Places[0] != client.Queued || got.State != jobs.StateRunning {
+		t.Fatalf("got %+v, want the job running, and one worker that holds it", got)
 	}
 	if h := got.Unsettled[0]; h.Worker != "w1" || h.Step != "store result" || !h.Permanent || !strings.Contains(h.Reason, "sealed stream") {
 		t.Errorf("got %+v, want w1 with the server's reason", h)
