@@ -8,17 +8,18 @@ import (
 	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
-// A worker that has had no work for two intervals of its inspections is quiet. It leaves out quietSkips of them between two that
-// it makes: a large fleet that has nothing to do should cost its server little. One that takes no jobs because something is wrong
-// leaves out none: it has to see soon that somebody has repaired it. Consumers of queues without work are listed together, and
-// listSkips intervals are left out between two lists. A list takes two requests for all queues.
+// A worker that has had no work for quietAfter intervals of its inspections is quiet. It skips quietSkips inspections after each
+// one, so that a large fleet without jobs costs its server little. A worker that takes no jobs because something is wrong skips
+// none, because it has to notice the repair soon. Consumers of queues without work are listed together, in two requests for all
+// queues; listSkips intervals are skipped between two lists.
 const (
 	quietAfter = 2 // intervals
 	quietSkips = 11
 	listSkips  = 5
 )
 
-// watch inspects something at once and then regularly until ctx ends. While isQuiet it leaves out skips inspections between two.
+// watch calls inspect at once, and then in each interval until ctx ends. While isQuiet returns true, it skips skips inspections
+// after each one.
 func (w *Worker) watch(ctx context.Context, isQuiet func() bool, skips int, inspect func(context.Context)) {
 	for skipped := skips; ctx.Err() == nil; sleep(ctx, w.cfg.InspectInterval) {
 		if skipped < skips && isQuiet() {
@@ -30,8 +31,8 @@ func (w *Worker) watch(ctx context.Context, isQuiet func() bool, skips int, insp
 	}
 }
 
-// listConsumers inspects the consumers of quiet queues together, until ctx ends. A user who may not list them, and consumers that
-// a cluster leaves out, are asked for one by one.
+// listConsumers inspects the consumers of quiet queues together, until ctx ends. It inspects consumers one by one if this user
+// may not list them, and if a cluster leaves them out of its list.
 func (w *Worker) listConsumers(ctx context.Context) {
 	mayList := true
 	sleep(ctx, w.cfg.InspectInterval*(listSkips+1))
@@ -45,7 +46,7 @@ func (w *Worker) listConsumers(ctx context.Context) {
 			if mayList {
 				var err error
 				listed[due], err = w.client.JobConsumers(ctx, due)
-				mayList = !errors.Is(err, bus.ErrPermission)
+				mayList = !errors.Is(err, bus.ErrPermission) // each refusal is an error in the logs of the server
 			}
 		}
 		for _, p := range quiet {
@@ -104,8 +105,8 @@ func (s *slots) queueQuietFor(queue *queueSlots) time.Duration {
 	return time.Since(last)
 }
 
-// idleWait returns how long a poll of an idle consumer waits: until its turn in a round of idlePoll that all consumers share.
-// Otherwise all of them would poll again in the same moment, as they began in the same moment, and would do so for ever.
+// idleWait returns how long a poll of an idle consumer waits: until its turn in a period of idlePoll that all consumers share.
+// Without turns, all consumers would poll at the same moment for ever, because they begin at the same moment.
 func (s *slots) idleWait(c *consumerSlots, now time.Time) time.Duration {
 	turn := s.idlePoll * time.Duration(c.number) / time.Duration(len(s.consumers))
 	since := now.Sub(s.createdAt) - turn

@@ -11,8 +11,8 @@ import (
 	"github.com/gofer-mq/gofer/worker/stream"
 )
 
-// Shares of the limit of the retries stream, at which the server silently drops the oldest scheduled job. The room between them
-// is for the running jobs: one that was scheduled before needs it only until its older message is acked.
+// Shares of the limit of the retries stream. At the limit the server silently drops the oldest scheduled job. The room between
+// the shares is for running jobs: a job that was scheduled before needs more room only until its older message is acked.
 const (
 	nearlyFull        = 0.5  // above it no fresh jobs are taken
 	maxScheduledFresh = 0.75 // above it no fresh job is scheduled
@@ -24,14 +24,14 @@ const (
 	waitingOverhead = 4 << 10
 	// releaseRoom is more than the largest due job takes. The server stores a due job before it removes the scheduled one.
 	releaseRoom = 1 << 20
-	// Below this free room a job is stored only if nobody has stored another one since the server was asked. Above it, sixty workers
-	// together cannot fill it during one request.
+	// Below this free room a job is stored only if nobody has stored another one since the server was asked. Above it, sixty
+	// workers together cannot fill it during one request.
 	guardedBytes, guardedMsgs = 64 << 20, 100_000
 	// unguardedBytes bounds what one worker stores at the same time without that guard. A larger job is stored alone.
 	unguardedBytes = 1 << 20
-	// fillValid is how long the worker relies on it that the stream has no limit, or little room.
+	// fillValid is how long the worker relies on its last answer about the limits and the free room of the stream.
 	fillValid = time.Second
-	// maxChanges bounds the tries of a worker that is always slower than the others.
+	// maxChanges bounds the tries of a worker while other workers always store a job first.
 	maxChanges = 64
 	// longestPause bounds the pause between two tries.
 	longestPause = 250 * time.Millisecond
@@ -63,8 +63,8 @@ func (w *Worker) storeInRoom(ctx context.Context, t *task, progress *jobs.Progre
 	return w.storeGuarded(ctx, size, t.puller.dueJobs, store)
 }
 
-// storeUnguarded calls store for a job of so many bytes if the stream has so much free room that no guard is needed. isFree
-// reports whether it has.
+// storeUnguarded calls store for a job of size bytes if the stream has so much free room that no guard is needed. isFree reports
+// whether it has so much.
 func (w *Worker) storeUnguarded(ctx context.Context, size int64, again bool, store func(context.Context, *stream.Client) error) (isFree bool, err error) {
 	// Without this bound the slots of one worker could fill the room: each of them asks before any of them has stored its job.
 	part := min(size, unguardedBytes)
@@ -82,19 +82,19 @@ func (w *Worker) storeUnguarded(ctx context.Context, size int64, again bool, sto
 	return true, store(ctx, w.client)
 }
 
-// knownFill is how full the stream of waiting jobs was when the server was asked.
+// knownFill is the fill of the stream of waiting jobs at the time at which the server was asked.
 type knownFill struct {
 	askedAt time.Time
 	fill    bus.Fill
 }
 
-// knownFill returns how full the stream of waiting jobs is, or was a moment ago. Somebody may have set a limit since the last
-// inspection, which is a minute ago in a worker that had no work, and the server would drop what is stored beyond it.
+// knownFill returns the fill of the stream of waiting jobs, at most fillValid old. It does not rely on the last inspection, which
+// is a minute old in a worker without work: beyond a limit that somebody has set since, the server would drop jobs.
 func (w *Worker) knownFill(ctx context.Context) (bus.Fill, error) {
 	if known := w.waitingFill.Load(); known != nil && time.Since(known.askedAt) < fillValid {
 		return known.fill, nil
 	}
-	// Thousands of jobs may have to wait at the same moment. They share one question, which none of them may end.
+	// Thousands of jobs may have to wait at the same moment. They share one question, so no job's ctx may end the question.
 	answer := w.askingFill.DoChan("", func() (any, error) {
 		now := knownFill{askedAt: time.Now()}
 		fill, err := w.client.Waiting(context.WithoutCancel(ctx))
@@ -118,7 +118,7 @@ func (w *Worker) knownFill(ctx context.Context) (bus.Fill, error) {
 // was asked how full the stream is. Without that, jobs which several workers store at the same moment would not count for each
 // other.
 func (w *Worker) storeGuarded(ctx context.Context, size int64, again bool, store func(context.Context, *stream.Client) error) error {
-	// One job of this worker at a time: they would only refuse one another.
+	// This worker stores one job at a time, because concurrent guarded stores would make each other fail.
 	select {
 	case w.storing <- struct{}{}:
 		defer func() { <-w.storing }()
@@ -137,15 +137,15 @@ func (w *Worker) storeGuarded(ctx context.Context, size int64, again bool, store
 		if err = store(ctx, w.client.IfUnchanged(fill.LastSeq)); !errors.Is(err, stream.ErrChanged) {
 			return err
 		}
-		// Workers that all try again at once refuse one another: of a hundred workers, one try in forty stores a job. The pause is
-		// random, and doubles with each try.
+		// If all workers try again at once, they make each other fail: of a hundred workers, one try in forty stores a job. So
+		// the pause is random, and its bound doubles with each try.
 		sleep(ctx, rand.N(max(min(time.Since(began)<<min(try+1, 8), longestPause), 1)))
 	}
 	return errNoRoomToWait
 }
 
-// hasRoom reports whether a job of so many bytes can be scheduled, again if it was scheduled before, in a stream that is filled
-// so.
+// hasRoom reports whether a job of size bytes can be scheduled in a stream with this fill. again means that the job was scheduled
+// before.
 func hasRoom(fill bus.Fill, size int64, again bool) bool {
 	part := maxScheduledFresh
 	if again {

@@ -24,7 +24,7 @@ func (c *Client) Answer(ctx context.Context, action string, msg delivered, ack s
 	if msg.Reply() == "" {
 		return fmt.Errorf("%s: %w", action, errNoReply)
 	}
-	// The bound holds even if the caller's context never ends: a lost answer never comes.
+	// The bound is needed even if the caller's context never ends, because an answer may be lost.
 	ctx, cancel := Bounded(ctx)
 	defer cancel()
 	if _, err := c.request(ctx, &nats.Msg{Subject: msg.Reply(), Data: []byte(ack)}); err != nil {

@@ -15,7 +15,7 @@ type bucket struct {
 }
 
 // Bucket binds one of the installation's buckets, such as "proxies". Errors, also those of the bucket's own calls:
-// ErrNotSetUp, ErrNoLeader, ErrPermission, ErrBucketFull; any other one of nats.go as it is.
+// ErrNotSetUp, ErrNoLeader, ErrPermission, ErrBucketFull; any other error of nats.go unchanged.
 func (c *Client) Bucket(ctx context.Context, kind string) (jetstream.KeyValue, error) {
 	name := c.names.Bucket(kind)
 	// Binding sends requests to these subjects; a refusal of one of them ends the call.
@@ -39,7 +39,7 @@ func (b bucket) write(ctx context.Context, key string, do func(context.Context) 
 	return b.client.ExplainPublish(ctx, action, "KV_"+b.Bucket(), err)
 }
 
-// Put stores a value and returns its revision. Errors as Bucket has them.
+// Put stores a value and returns its revision. Its errors are those of Bucket.
 func (b bucket) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
 	err = b.write(ctx, key, func(ctx context.Context) (err error) {
 		revision, err = b.KeyValue.Put(ctx, key, value)
@@ -58,8 +58,8 @@ func (b bucket) Delete(ctx context.Context, key string, opts ...jetstream.KVDele
 	return b.write(ctx, key, func(ctx context.Context) error { return b.KeyValue.Delete(ctx, key, opts...) })
 }
 
-// Get reads the newest value of a key, from a replica or from the stream's leader: a refusal of either request ends it. Errors:
-// jetstream.ErrKeyNotFound, and those of Bucket.
+// Get reads the newest value of a key. nats.go asks a replica or the stream's leader, so a refusal of either request ends the
+// call. Errors: jetstream.ErrKeyNotFound, and those of Bucket.
 func (b bucket) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
 	stream := "KV_" + b.Bucket()
 	entry, err := call(ctx, b.client.refusals, func(ctx context.Context) (jetstream.KeyValueEntry, error) {

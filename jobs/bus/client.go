@@ -76,16 +76,16 @@ func (c *Client) inDomain(subject string) string {
 	return subject
 }
 
-// JetStream returns nats.go's own interface, for what Client has no method for.
+// JetStream returns nats.go's own interface, for requests for which Client has no method.
 func (c *Client) JetStream() jetstream.JetStream { return c.js.JetStream }
 
-// ConnectionName is the connection's name at the server; empty if it has none.
+// ConnectionName returns the name that the connection has at the server; empty if it has none.
 func (c *Client) ConnectionName() string { return c.nc.Opts.Name }
 
-// Names are those of the installation.
+// Names returns the names of the installation.
 func (c *Client) Names() jobs.Names { return c.names }
 
-// Key names a job: by queue and id together.
+// Key names a job by its queue and its id.
 type Key struct {
 	Queue string `json:"queue"`
 	ID    string `json:"id"`
@@ -100,17 +100,17 @@ const publishTimeout = 3 * time.Second
 
 // Publish stores a message, within publishTimeout. The error is one of nats.go; ExplainPublish explains it.
 func (c *Client) Publish(ctx context.Context, msg *nats.Msg) (*jetstream.PubAck, error) {
-	// After an error the message may be stored nevertheless: the answer may come later.
+	// Even after an error the message may be stored, because the answer may come later.
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	return c.js.PublishMsg(ctx, msg)
 }
 
 // PublishOnce stores a message if its subject has none, within 3 s. IsTaken recognises the error of a subject that has
-// one. The message must carry no Nats-Msg-Id: the server would confirm a duplicate as if it had stored it, and it would
-// be unknown which of two messages is kept.
+// one. The message must carry no Nats-Msg-Id: the server would confirm a duplicate as if it had stored it, and the caller
+// would not know which of the two messages is kept.
 func (c *Client) PublishOnce(ctx context.Context, msg *nats.Msg) error {
-	// The leader of the stream checks the guard when it stores the message, so of any number of publishers one wins.
+	// The leader of the stream checks the guard when it stores the message, so only one of any number of publishers wins.
 	// The header is set once, because the outbox may still read it for an earlier attempt.
 	if msg.Header.Get(jetstream.ExpectedLastSubjSeqHeader) != "0" {
 		msg.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
@@ -171,7 +171,7 @@ const directGet = api + "DIRECT.GET."
 const (
 	// MaxSubjects bounds the subjects of one request of LastMessages.
 	MaxSubjects = 512
-	answerBytes = 8 << 20 // after about so many the server ends an answer
+	answerBytes = 8 << 20 // bytes after which the server ends an answer
 )
 
 // LastMessages reads the newest message of each subject that has one, at most MaxSubjects of them. The server may cut the
@@ -188,7 +188,7 @@ func (c *Client) readBatch(ctx context.Context, stream string, request map[strin
 	if err != nil {
 		return end, err
 	}
-	// A batch comes as several messages to one inbox, and a request of nats.go takes only the first one.
+	// A batch arrives as several messages at one inbox, and a request of nats.go receives only the first one.
 	answers, err := c.openInbox(c.nc.NewInbox(), limit)
 	if err != nil {
 		return end, err
@@ -276,7 +276,7 @@ func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 // which may also hold the subject of the answer and the prefix of the API.
 const longestSubject = 1024
 
-// Publishable reports whether a message can be published to subject: an id of an invalid job may hold anything.
+// Publishable reports whether a message can be published to subject. The id of an invalid job may contain any bytes.
 func Publishable(subject string) bool {
 	if len(subject) > longestSubject {
 		return false

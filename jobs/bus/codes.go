@@ -14,7 +14,7 @@ type Class uint8
 
 // The classes of refusals. The zero value means that the code is unknown.
 const (
-	// Temporary: the same request may succeed later by itself.
+	// Temporary: the same request may succeed later.
 	Temporary Class = iota + 1
 	// Full: there is no room now. A publish succeeds once something is removed; a new stream needs larger limits.
 	Full
@@ -30,7 +30,7 @@ const (
 // documents and that are missing here fail a test.
 func Classify(code jetstream.ErrorCode) Class {
 	switch code {
-	// Codes are grouped by their remedy, not by number. Each comment names the group.
+	// Codes are grouped by their remedy. Each comment names the group.
 	case 10004, 10007, 10008, 10009, 10041, 10048, 10075, 10118, 10119, 10202, // a cluster that is not ready, or changes
 		10005,               // no servers to place a stream on: others may be starting
 		10029, 10045, 10228, // mirrors and sources that are being set up
@@ -59,7 +59,7 @@ func Classify(code jetstream.ErrorCode) Class {
 	return 0
 }
 
-// isRefusal lists the codes that only a different request avoids.
+// isRefusal reports whether only a different request avoids the code.
 func isRefusal(code jetstream.ErrorCode) bool {
 	switch code {
 	// Codes of requests.
@@ -82,8 +82,8 @@ func isRefusal(code jetstream.ErrorCode) bool {
 }
 
 // classOf returns the class of an error from the server; zero for any other error. The code for a failed store covers
-// several causes, which the text distinguishes. A server newer than the table has codes of its own: those are judged by
-// the HTTP status that comes with each code.
+// several causes, which the text distinguishes. A server newer than the table has codes of its own: the HTTP status of
+// such a code decides.
 func classOf(err error) Class {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	if !ok {
@@ -96,7 +96,7 @@ func classOf(err error) Class {
 		return Refused
 	case api.ErrorCode == codeStoreFailed && strings.Contains(api.Description, textNoMoreRoom):
 		return Full
-	// 408 and 429 are client errors by their number, and pass by themselves.
+	// 408 and 429 are client errors by their number, but they are temporary.
 	case class == 0 && api.Code >= 400 && api.Code < 500 && api.Code != 408 && api.Code != 429:
 		return Refused
 	case class == 0:

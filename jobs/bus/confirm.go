@@ -41,7 +41,7 @@ type answer struct {
 	err error
 }
 
-// The numbers are those of nats.go. While the leader changes, no stream answers for a moment.
+// The values are those of nats.go. While the leader changes, no stream answers for a moment.
 const (
 	unansweredTries = 3
 	unansweredDelay = 250 * time.Millisecond
@@ -50,8 +50,8 @@ const (
 // publish sends a message and waits until a stream has stored it, for a limited time. It may be called by any number of
 // goroutines.
 //
-// Errors: context.DeadlineExceeded, which says nothing of whether the message is stored; jetstream.ErrNoStreamResponse; one of
-// the server, as jetstream has it; one that wraps nats.ErrPermissionViolation.
+// Errors: context.DeadlineExceeded, after which it is unknown whether the message is stored; jetstream.ErrNoStreamResponse; an
+// error of the server, as jetstream returns it; an error that wraps nats.ErrPermissionViolation.
 func (c *confirmations) publish(ctx context.Context, msg *nats.Msg, limit time.Duration) error {
 	began := time.Now()
 	for tries := 1; ; tries++ {
@@ -60,7 +60,7 @@ func (c *confirmations) publish(ctx context.Context, msg *nats.Msg, limit time.D
 		if err != nil {
 			return err
 		}
-		// The whole answer is handed on: an error of the server is an answer, too.
+		// An error of the server is an answer, too.
 		if !isUnanswered(got) {
 			return ackError(got.Data)
 		}
@@ -195,7 +195,7 @@ func (c *confirmations) deliver(token uint64, got answer) {
 func (c *confirmations) refuse(subject string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The walk is over the publishes under way, and refusals are rare.
+	// The loop reads all publishes under way, which is fast enough because refusals are rare.
 	for token, r := range c.pending {
 		if r.subject == subject {
 			delete(c.pending, token)

@@ -18,9 +18,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// Dial says how NATS is reached. Only URL is required. It prints without its secrets.
+// Dial configures a connection. Only URL is required. Printing a Dial shows no secret.
 type Dial struct {
-	// URL is one server or more, comma separated; it may hold user information.
+	// URL has one server or more, comma separated, each perhaps with user information.
 	URL string
 	// Creds is the path of a credentials file. Nkey is a seed, or the path of a file that holds one.
 	Creds, Nkey           string
@@ -42,7 +42,7 @@ type Dial struct {
 	// server nats.go never reconnects, such as a message above a limit that was lowered. The reason wraps
 	// ErrUnreachable and holds no secret. Refused credentials do not end a connection. Nil is allowed.
 	Closed func(reason error)
-	// Patient makes Connect repeat its attempt until a server answers or ctx ends, and log that; else it makes one
+	// Patient makes Connect repeat and log its attempts until a server answers or ctx ends. Without it, Connect makes one
 	// attempt. Waiting is called with the reason after each failed attempt; nil is allowed.
 	Patient bool
 	Waiting func(reason error)
@@ -84,7 +84,7 @@ func Connect(ctx context.Context, d Dial, log *slog.Logger) (*nats.Conn, error) 
 			loggedAt, loggedReason = time.Now(), why
 		}
 		select {
-		// Why the last attempt failed says more than that ctx has ended.
+		// The reason of the last failed attempt says more than the end of ctx.
 		case <-ctx.Done():
 			return nil, err
 		case <-time.After(time.Second):

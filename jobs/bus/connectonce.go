@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	tryLimit = 5 * time.Second // of one server
+	tryLimit = 5 * time.Second // bounds the attempt at one server
 	// reasonWait is how long connectOnce waits after ctx's deadline for the error of the attempt, which has the same
 	// deadline.
 	reasonWait = 250 * time.Millisecond
@@ -39,7 +39,7 @@ func (d Dial) connectOnce(ctx context.Context, opts []nats.Option) (*nats.Conn, 
 		return t.nc, t.err
 	case <-ctx.Done():
 	}
-	// The attempt has the same deadline, and its error says more than that time is over.
+	// The attempt has the same deadline, and its error says more than the end of ctx.
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		select {
 		case t := <-tried:

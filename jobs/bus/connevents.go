@@ -60,7 +60,7 @@ func (d Dial) closedHandler(log *slog.Logger) nats.Option {
 	})
 }
 
-// closedBy is why a connection is closed for good.
+// closedBy returns the reason why a connection is closed for good.
 func closedBy(nc *nats.Conn) error { return cmp.Or(nc.LastError(), nats.ErrConnectionClosed) }
 
 // failureKind returns the kind of an error for Dial.Failed.

@@ -34,7 +34,7 @@ func (d Dial) wrongFiles() (wrong []error) {
 	case d.Key == "":
 		bad("Cert", errors.New("given without a key"))
 	default:
-		// Both are read first, so that a missing file is named instead of the pair.
+		// Both files are read first, so that the error names a missing file and not the pair.
 		cert, certErr := readCredential(d.Cert)
 		key, keyErr := readCredential(d.Key)
 		bad("Cert", certErr)
@@ -74,9 +74,8 @@ func readCredential(path string) ([]byte, error) {
 // the seed.
 func nkey(written string) (nats.Option, error) {
 	seed := []byte(written)
-	// A path comes first: no file has the name of a seed.
 	switch data, err := readCredential(written); {
-	case err == nil: // no file has the name of a seed
+	case err == nil: // the text is a path, because no file has the name of a seed
 		seed = data
 	case errors.Is(err, text.ErrPipe):
 		return nil, wrongField("Nkey", err)

@@ -12,20 +12,20 @@ import (
 
 // Difference is a setting that differs from what gofer wants, or a stream, bucket or consumer that is missing.
 type Difference struct {
-	// Name is what differs, such as "stream GOFER_JOBS".
+	// Name names the stream, bucket or consumer, such as "stream GOFER_JOBS".
 	Name string `json:"name"`
-	// Field is the setting, named as the nats command names it; empty when the whole thing is missing.
+	// Field is the setting, named as in the nats command; empty if the stream, bucket or consumer is missing.
 	Field string `json:"field,omitempty"`
 	Have  string `json:"have,omitempty"`
 	Want  string `json:"want,omitempty"`
-	// Use is how workers use the stream or consumer in spite of it; zero for what is missing.
+	// Use says how workers use the stream or consumer with this setting; zero if it is missing.
 	Use    Use    `json:"use,omitempty"`
 	Repair Repair `json:"repair"`
 	// Refused says why Apply does not change it, and what to do; empty if Apply changes it.
 	Refused string `json:"refused,omitempty"`
-	// Code is the server's, if it is the server that refuses.
+	// Code is the error code of the server, if the server refuses the change.
 	Code jetstream.ErrorCode `json:"code,omitempty"`
-	// Essential says that no job can end without it. Workers go on without the others for a while.
+	// Essential is true if no job can end without the stream, bucket or consumer. Workers can run without the others for a while.
 	Essential bool `json:"-"`
 }
 
@@ -51,14 +51,13 @@ type UnchangeableError struct{ Difference }
 // Error says what differs.
 func (e *UnchangeableError) Error() string { return e.String() }
 
-// Unwrap is ErrConfig.
+// Unwrap returns ErrConfig.
 func (*UnchangeableError) Unwrap() error { return ErrConfig }
 
 // StreamDifferences lists how the settings of a stream differ from want, and judges each difference. It leaves out settings on
 // which nothing depends. Of a sealed stream it lists only that it is sealed, because no other setting can be changed.
 func StreamDifferences(have, want streamConfig) []Difference {
 	found := differences("stream "+want.Name, have, want, streamRules())
-	// Nothing else of a sealed stream can be changed, so the other differences would only hide this one.
 	if i := slices.IndexFunc(found, func(d Difference) bool { return d.Field == "sealed" }); i >= 0 && have.Sealed {
 		return found[i : i+1]
 	}

@@ -20,7 +20,7 @@ const levelOfSchedules = 2
 const minPayload = 1 << 20
 
 // Ensure creates the streams, buckets and consumers that are missing. It never changes existing ones: two versions of a worker
-// would change them to and fro. Any number of workers may call it at once.
+// would change them again and again. Any number of workers may call it at once.
 func (c *Client) Ensure(ctx context.Context, s Settings) error {
 	if err := c.checkServer(ctx); err != nil {
 		return err

@@ -114,10 +114,10 @@ func (e *notAnswered) Unwrap() error { return e.cause }
 // Is makes the error an ErrNotAnswered.
 func (e *notAnswered) Is(target error) bool { return target == ErrNotAnswered }
 
-// ErrNotAnswered is what Plain makes of an error of a request whose time ran out.
+// ErrNotAnswered is the error that Plain returns for a request that was not answered in time.
 var ErrNotAnswered = errors.New("the NATS server did not answer in time")
 
-// Plain returns err in plainer words where nats.go's are misleading. It wraps err, so errors.Is sees no difference.
+// Plain returns err with a clearer text if the text of nats.go is misleading. The result wraps err, so errors.Is still works.
 func Plain(err error) error {
 	for _, cause := range []error{nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrConnectionReconnecting} {
 		if errors.Is(err, cause) {
@@ -164,7 +164,7 @@ func IsTaken(err error) bool {
 }
 
 // RefusedFor returns the sequence that a refusal by a guard names: that of the subject's message, or the last one of the stream.
-// A refusal by the stream's own limit names none.
+// A refusal by the stream's own limit has no sequence.
 func RefusedFor(err error) (seq uint64, ok bool) {
 	code, text := apiError(err)
 	number, found := strings.CutPrefix(text, "wrong last sequence: ")

@@ -13,16 +13,16 @@ import (
 
 // Filter selects the results or events to follow. The zero value selects all that are stored from now on.
 type Filter struct {
-	// Queue narrows to one queue; empty means all. Breaker events belong to none.
+	// Queue selects one queue; empty means all. Breaker events have no queue.
 	Queue string
-	// ID narrows events to those of one job; its queue must be named, too.
+	// ID selects the events of one job; it needs Queue.
 	ID string
 	// All begins with the oldest message that is kept, Since with the first one stored at or after a time.
 	All   bool
 	Since time.Time
 	// UntilNow ends with the newest message that is stored already, instead of waiting for more.
 	UntilNow bool
-	// HeadersOnly leaves out the payloads: a result comes without body, detail and attempts.
+	// HeadersOnly leaves out the payloads: a result has no body, detail and attempts.
 	HeadersOnly bool
 	// Durable reads with an existing consumer, such as Reader, instead of an own one: a message that this call has used
 	// is delivered to no other reader, and not again. The consumer has its own beginning and filter, so Queue, All,

@@ -56,7 +56,7 @@ func unusable(differences []Difference) error {
 	return &UnusableError{bad}
 }
 
-// Error says what is wrong.
+// Error names the stream or consumer and the differences.
 func (e *UnusableError) Error() string {
 	texts := make([]string, len(e.Differences))
 	for i, d := range e.Differences {
@@ -108,7 +108,7 @@ func (c *Client) JobConsumers(ctx context.Context, due bool) (map[string]JobCons
 	return out, c.Explain("list the consumers of jobs", err)
 }
 
-// info is what the server says about a consumer of jobs.
+// info is the server's answer about a consumer of jobs.
 func (d durable) info(info *jetstream.ConsumerInfo) JobConsumerInfo {
 	return JobConsumerInfo{
 		Backlog: Backlog{
@@ -150,7 +150,7 @@ func (c *Client) Waiting(ctx context.Context) (Fill, error) {
 	return fillOf(info), nil
 }
 
-// Fill is how much of a stream's limits is used. A limit of zero is none.
+// Fill is how much of a stream's limits is used. A limit of zero means no limit.
 type Fill struct {
 	Bytes, MaxBytes, Msgs, MaxMsgs int64
 	LastSeq                        uint64 // the stream's last sequence at that time

@@ -19,7 +19,7 @@ const (
 	codeBytesPerStream jetstream.ErrorCode = 10122
 )
 
-// account holds the limits of this user's account and what is used of them, as JetStream reports them. nats.go leaves
+// account has the limits of this user's account and their current use, as JetStream reports them. nats.go leaves
 // out some fields.
 type account struct {
 	apiAnswer
@@ -207,7 +207,7 @@ func (f *forecast) refuseConsumer(ctx context.Context, want durable, replicas in
 // refuse sets why the server would refuse the repair of a difference. An earlier refusal stays: it names the first
 // thing to do.
 func (d *Difference) refuse(code jetstream.ErrorCode, text string) {
-	// The first refusal stays: what comes later follows from it.
+	// Only the first refusal counts, because later refusals follow from it.
 	if code != 0 && d.Refused == "" {
 		d.Code, d.Refused = code, fmt.Sprintf("the server refuses that: %s (error %d)", text, code)
 	}

@@ -19,7 +19,7 @@ type Message struct {
 	Header  nats.Header // set by StoredAt only, and where it can be read
 }
 
-// ErrReplaced says that the newest message of a subject is another one than was expected.
+// ErrReplaced means that the newest message of a subject is not the expected one.
 var ErrReplaced = errors.New("the newest message of the subject is another one")
 
 // Replace stores data as the newest message of subject, if the newest one so far has the sequence last; zero means

@@ -14,7 +14,7 @@ type Page struct {
 	Stream, Subject string
 	// After is the sequence before the page: zero for the first one.
 	After uint64
-	// Since leaves out the messages that were stored before it, if After is zero. Zero leaves out none.
+	// Since leaves out the messages that were stored before it, if After is zero. Zero means no such bound.
 	Since time.Time
 	// Limit is the largest number of messages. A page holds fewer where they do not fit into one answer of the server.
 	Limit int

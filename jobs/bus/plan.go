@@ -124,7 +124,7 @@ func (c *Client) InspectStreams(ctx context.Context, s Settings) (Streams, error
 	return out, nil
 }
 
-// Apply creates what is missing and changes what differs. A refusal by the server does not end it: it returns what it did,
+// Apply creates what is missing and changes what differs. After a refusal by the server it continues. It returns what it did,
 // and an error that names everything refused.
 func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err error) {
 	// A cluster that has just lost a server elects a leader for a moment, as in the requests below.
@@ -133,7 +133,7 @@ func (c *Client) Apply(ctx context.Context, s Settings) (done []Difference, err 
 	}
 	s = s.withDefaults()
 	var failed []error
-	// A refusal does not end it: the other streams are still set up, and the owner sees all errors at once.
+	// After a refusal, the other streams are still set up, so that the owner sees all errors at once.
 	add := func(differences []Difference, err error) {
 		if err != nil {
 			failed = append(failed, err)

@@ -109,7 +109,7 @@ func (c *Client) putUnlessStalled(ctx context.Context, body io.Reader, put func(
 		stall.Reset(bodyStall)
 		return body.Read(p)
 	}))
-	// put's own error is mostly that ctx has ended.
+	// The error of put would only say that ctx has ended.
 	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, errStalled) || errors.Is(cause, errDisconnected)) {
 		return cause
 	}

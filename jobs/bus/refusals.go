@@ -161,8 +161,8 @@ func (r *refusals) begin(ctx context.Context, subjects ...string) (watched conte
 	}
 }
 
-// watch runs do, which sends to the subjects as for begin. A refusal by the server ends do's ctx at once and is returned.
-// It wraps nats.ErrPermissionViolation.
+// watch runs do, which sends to the subjects, as begin describes them. A refusal by the server ends do's ctx at once and is
+// returned. It wraps nats.ErrPermissionViolation.
 func (r *refusals) watch(ctx context.Context, do func(context.Context) error, subjects ...string) error {
 	// It begins before do sends, so that the refusal cannot come too early.
 	ctx, end := r.begin(ctx, subjects...)

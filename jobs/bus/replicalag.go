@@ -14,7 +14,7 @@ import (
 type ReplicaLag struct {
 	Name string `json:"name"` // such as "stream GOFER_JOBS"
 	Why  string `json:"why"`
-	// Moving says that the cluster is changing the replicas. Otherwise a server is missing or late.
+	// Moving is true while the cluster changes the replicas. Otherwise a server is missing or lags.
 	Moving bool `json:"moving"`
 }
 
@@ -78,7 +78,7 @@ func (c *Client) consumerCluster(ctx context.Context, d durable) (*jetstream.Clu
 // whyBehind says which replicas are not current; empty if all of them are. moving is true while the cluster itself changes them:
 // then Desired is set. Since version 2.15, a server calls replicas current before the move has ended.
 func whyBehind(cluster *jetstream.ClusterInfo, replicas int) (why string, moving bool) {
-	// The cases go from what the cluster is doing to what single servers lack.
+	// The first cases are about the cluster, the last ones about single servers.
 	switch {
 	case cluster == nil:
 		return "", false

@@ -35,7 +35,7 @@ func (c *Client) refuseReplicas(info *jetstream.StreamInfo, differences []Differ
 // (nats-io/nats-server#8423). An unreadable version does not.
 func keepsTimers(version string) bool {
 	var major, minor, patch int
-	// What stands behind the numbers, as in a pre-release, does not matter.
+	// The suffix of a pre-release does not matter.
 	if _, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); err != nil {
 		return false
 	}

@@ -153,7 +153,7 @@ func (c *Client) PauseConsumer(ctx context.Context, stream, name string, until t
 	return err
 }
 
-// ErrorCode is the server's code in err; zero if there is none.
+// ErrorCode returns the server's error code in err; zero if err has none.
 func ErrorCode(err error) jetstream.ErrorCode {
 	code, _ := apiError(err)
 	return code

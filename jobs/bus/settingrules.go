@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Use says how a worker uses a stream or consumer in spite of a setting that differs.
+// Use says how a worker uses a stream or consumer with a setting that differs.
 type Use uint8
 
 // The uses, from the best to the worst. The zero value is none: a setting without a rule fails a test.
@@ -62,7 +62,7 @@ type (
 	consumerConfig = jetstream.ConsumerConfig
 )
 
-// always is a rule's function that returns v, whatever the configurations.
+// always returns a function for a rule that returns v for all configurations.
 func always[C, V any](v V) func(have, want *C) V { return func(_, _ *C) V { return v } }
 
 // when is a rule's function that returns v if holds does, else otherwise.

@@ -39,7 +39,7 @@ type Settings struct {
 	// JobsMaxBytes bounds the size of these jobs together; zero means no bound. Some accounts demand a bound of every
 	// stream: if this one and ResultsMaxBytes are set, all others have one, too.
 	JobsMaxBytes int64
-	// Queues get their consumers; none means jobs.DefaultQueue.
+	// Queues lists the queues that get consumers; an empty list means jobs.DefaultQueue.
 	Queues []string
 	// AckWait is for the consumers that are created; zero means the package's.
 	AckWait time.Duration
@@ -89,5 +89,5 @@ func (s Settings) waitingBytes() int64 {
 	return max(s.JobsMaxBytes, 4*mib)
 }
 
-// boundsAll reports whether every stream has a bound: an account may demand one of each.
+// boundsAll reports whether the owner bounds both jobs and results. Then every stream has a bound, as some accounts demand.
 func (s Settings) boundsAll() bool { return s.JobsMaxBytes > 0 && s.ResultsMaxBytes > 0 }

@@ -12,9 +12,9 @@ import (
 	"github.com/gofer-mq/gofer/jobs"
 )
 
-// Stored says how the storing of a result ended.
+// Stored is the outcome of storing a result.
 type Stored struct {
-	// Won says that the stored result is this one. If it is false, the job had a result before.
+	// Won is true if this result is stored. If it is false, the job had a result before.
 	Won bool
 	// Previous is the result that is kept instead; nil if Won.
 	Previous *jobs.Result

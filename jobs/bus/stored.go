@@ -19,7 +19,7 @@ const numPending = "Nats-Num-Pending"
 // minAdded is the number of bytes that the server adds at least to the headers of a message.
 const minAdded = len("Nats-Stream: s\r\nNats-Subject: s\r\nNats-Sequence: 1\r\nNats-Time-Stamp: 2006-01-02T15:04:05Z\r\n\r\n")
 
-// errHeaders says that the message exists, and that its publisher wrote headers that hide the server's own.
+// errHeaders means that the message exists, but that its publisher wrote headers that hide the server's own.
 var errHeaders = errors.New("the headers of the message cannot be read")
 
 // isMessage reports whether the answer to a direct get is a message. Other answers say that there is none, or that a batch is
@@ -85,7 +85,7 @@ func sequenceOf(msg *nats.Msg) (uint64, error) {
 	return strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 }
 
-// batchEnd is what the server says at the end of a batch. It counts the messages whose headers cannot be read, too.
+// batchEnd is the message of the server that ends a batch. Its counts include messages whose headers cannot be read.
 type batchEnd struct {
 	last uint64 // the sequence of the last message of the batch; zero if it had none
 	left uint64 // how many messages of the filter follow
