@@ -157,7 +157,9 @@ func TestABodyThatIsLargerThanItsAccountKeepsNoWorker(t *testing.T) {
 		must(t, os.WriteFile(path, []byte(text), 0o600))
 		read, err := server.ProcessConfigFile(path)
 		must(t, err)
-		return func(o *server.Options) { o.Accounts, o.Users, o.NoAuthUser = read.Accounts, read.Users, read.NoAuthUser }
+		return func(o *server.Options) {
+			o.Accounts, o.Users, o.NoAuthUser = read.Accounts, read.Users, read.NoAuthUser
+		}
 	}
 	in := on(t, testenv.StartNATS(t, limited("1GB")), bus.Dial{})
 	must(t, in.Ensure(t.Context(), bus.Settings{}))
@@ -168,7 +170,7 @@ func TestABodyThatIsLargerThanItsAccountKeepsNoWorker(t *testing.T) {
 	}
 	_, err = in.StoreResult(soon(t), success("first", make([]byte, 3<<19)))
 	must(t, err)
-	stored, err = in.StoreResult(soon(t), success("second", make([]byte, 3<<19)))
+	_, err = in.StoreResult(soon(t), success("second", make([]byte, 3<<19)))
 	isError(t, err, bus.ErrNoStorage)
 	isError(t, err, bus.ErrResultsFull)
 	in.server.Reload(limited("1GB"))
