@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,6 +90,8 @@ type Progress struct {
 	Attempts []Attempt `json:"attempts,omitempty"`
 	// Bytes were received over proxies so far.
 	Bytes int64 `json:"bytes,omitempty"`
+	// URL is where the redirects of the newest attempt ended; empty if there were none.
+	URL string `json:"url,omitempty"`
 	// Started is when the first attempt began, or, with a retry.timeout, the wait before it. It is zero before that.
 	Started time.Time `json:"started,omitzero"`
 	// WaitingSince is when the job began to wait for any usable proxy, zero while it does not.
@@ -110,7 +113,7 @@ type Progress struct {
 // Brief is the progress without what only people read. It makes a job fit that the stream refuses for its size.
 func (p *Progress) Brief() *Progress {
 	brief := *p
-	brief.Attempts, brief.Why = slices.Clone(p.Attempts), ""
+	brief.Attempts, brief.Why, brief.URL = slices.Clone(p.Attempts), "", ""
 	for i := range brief.Attempts {
 		brief.Attempts[i].Error, brief.Attempts[i].Region, brief.Attempts[i].Phases = "", "", nil
 	}
@@ -143,6 +146,10 @@ func ParseProgress(value string) (Progress, error) {
 			return Progress{}, fmt.Errorf("read progress: the year of a time is not between 1 and %d", MaxYear)
 		}
 	}
+	// No URL has other bytes, and this one goes into a header.
+	if strings.ContainsFunc(p.URL, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+		return Progress{}, errors.New("read progress: the URL has characters that no URL has")
+	}
 	return p, nil
 }
 
@@ -171,6 +178,9 @@ func (p *Progress) Result(job *Job, now time.Time) Result {
 	// The normal form tells where the request went; the job's own spelling stands in if the URL is invalid.
 	if !job.target.IsZero() {
 		r.URL = job.target.String()
+	}
+	if p.URL != "" {
+		r.URL = p.URL
 	}
 	if began := p.firstAttempt(); !began.IsZero() {
 		// The clock of another worker may be ahead.

@@ -170,6 +170,29 @@ func TestProgressTravelsInAHeader(t *testing.T) {
 	}
 }
 
+func TestAJobThatWaitedEndsAtTheURLOfItsLastAttempt(t *testing.T) {
+	job, err := jobs.Decode("default", "j", []byte("http://shop.test/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for carried, want := range map[string]string{"": "http://shop.test/", "https://www.shop.test/end?q=\\": "https://www.shop.test/end?q=\\"} {
+		p := jobs.Progress{URL: carried}
+		value, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err = jobs.ParseProgress(value); err != nil || p.Result(&job, time.Now()).URL != want {
+			t.Errorf("%q: got %q, %v; want %q", carried, p.Result(&job, time.Now()).URL, err, want)
+		}
+		if brief := p.Brief(); brief.URL != "" {
+			t.Errorf("the short progress has the URL %q", brief.URL)
+		}
+	}
+	if p, err := jobs.ParseProgress(`{"url":"http://shop.test/\r\nGofer-Status: 200"}`); err == nil {
+		t.Errorf("got %+v, want a URL with a line break refused", p)
+	}
+}
+
 func TestAPolicyIsAnObject(t *testing.T) {
 	for _, text := range []string{"null", " null\n", "[]", "3", `"x"`, ""} {
 		if p, err := jobs.DecodePolicy([]byte(text), jobs.DefaultPolicy()); err == nil || !strings.Contains(err.Error(), "not a JSON object") {

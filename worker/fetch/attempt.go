@@ -83,7 +83,7 @@ func (r *run) attemptOnce(ctx context.Context) *jobs.RunOutcome {
 	r.reportAttempt(a, false)
 	r.reportToSite(&visit, a)
 	if a.x.url != "" {
-		r.url = a.x.url
+		r.cameTo(a.x.url)
 	}
 	return r.settleAttempt(ctx, a)
 }

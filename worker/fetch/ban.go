@@ -41,7 +41,7 @@ func (r *run) keep(a *response) {
 // succeeded is the outcome of a job that a response ends.
 func (r *run) succeeded(a *response) *jobs.RunOutcome {
 	// The URL is where the redirects ended, which is what a result reports.
-	r.url = a.url
+	r.cameTo(a.url)
 	o := r.finished()
 	o.Result.Outcome, o.Result.Status, o.Result.Header, o.Result.Fields, o.Result.Body = jobs.Succeeded, a.status, a.header, a.fields, a.body
 	return o

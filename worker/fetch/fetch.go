@@ -108,7 +108,6 @@ type run struct {
 	flights       int                     // all that have begun in this run
 	last          *attempt                // the newest one that ended
 	began         time.Time               // when the attempt under way began
-	url           string                  // the URL that the attempt came to
 	keptResponse  *response               // the newest response that is a ban by the fleet's list
 	failoverLease *rotation.Lease         // a lease for the next attempt, if it is a failover
 	unreachable   []string                // the proxies that this host could not open a connection to
@@ -220,10 +219,15 @@ func (r *run) failed(code, detail string) *jobs.RunOutcome {
 func (r *run) finished() *jobs.RunOutcome {
 	o := &jobs.RunOutcome{Kind: jobs.RunFinished, Result: r.progress.Result(r.job, time.Now())}
 	o.Result.Worker = r.f.cfg.Worker
-	if r.url != "" {
-		o.Result.URL = r.url
-	}
 	return o
+}
+
+// cameTo records the URL to which an attempt came. The job carries it while it waits, if it is not the job's own.
+func (r *run) cameTo(url string) {
+	r.progress.URL = url
+	if url == r.job.Target().String() {
+		r.progress.URL = ""
+	}
 }
 
 // scheduled is the outcome of a job that waits until at.

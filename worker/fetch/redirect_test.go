@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gofer-mq/gofer/jobs"
+	"github.com/gofer-mq/gofer/worker/fetch"
 )
 
 func TestRedirectThatRepeatsTheRequestKeepsItsBody(t *testing.T) {
@@ -64,6 +66,32 @@ func TestARedirectToAnotherOriginRepeatsTheBodyWithoutItsDescription(t *testing.
 		}).String() + " id=a")
 		o := r.do(`{"url":"http://shop.test/","method":"PUT","body":"thing","headers":{"content-type":"text/x","accept":"text/y"}}`)
 		wantBody(t, o, `PUT thing [] ["text/y"]`)
+	}
+}
+
+func TestAJobThatEndsWhileItWaitsNamesTheURLOfItsLastAttempt(t *testing.T) {
+	r := newRig(t, func(c *fetch.Config) { c.InlineWait = time.Nanosecond })
+	r.use(r.hops(found("http://www.shop.test/end"), "503 Service Unavailable\r\nRetry-After: 60"))
+	waiting := r.do("http://shop.test/start")
+	if waiting.Kind != jobs.RunScheduled {
+		t.Fatalf("got %v %s, want the job to wait", waiting.Kind, waiting.Result.Error)
+	}
+	value, err := waiting.Progress.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	carried, err := jobs.ParseProgress(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := r.doWith(t.Context(), `{"url":"http://shop.test/start","deadline":"2001-01-01T00:00:00Z"}`, carried).Result
+	if ended.Error != jobs.ErrExpired || ended.Status != http.StatusServiceUnavailable || ended.URL != "http://www.shop.test/end" {
+		t.Errorf("got %s, status %d of %s; want the URL that answered 503", ended.Error, ended.Status, ended.URL)
+	}
+	// An attempt without redirects ends at the job's own URL.
+	r.use(r.hops())
+	if again := r.doWith(t.Context(), "http://shop.test/start", carried).Result; again.Status != http.StatusOK || again.URL != "http://shop.test/start" {
+		t.Errorf("got status %d of %s, want the job's own URL", again.Status, again.URL)
 	}
 }
 
