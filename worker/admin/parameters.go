@@ -55,8 +55,9 @@ func operationKey(method, path string) string {
 	return strings.ToUpper(method) + " " + variable.ReplaceAllString(path, "{}")
 }
 
-// check refuses a request with a query parameter that its operation does not have: one that is misspelt would be ignored, and the
-// answer be of more than was asked for. A route that is in no document is not checked.
+// check refuses a request with a query parameter whose name is nearly that of one of its operation: it would be ignored, and the
+// answer be of more than was asked for. A request that changes something is refused for every parameter that its operation does
+// not have. Other unknown parameters are ignored, and a route that is in no document is not checked.
 func (p parameters) check(found route, r *http.Request) error {
 	known, documented := p[operationKey(found.method, found.path)]
 	if !documented {
@@ -71,13 +72,13 @@ func (p parameters) check(found route, r *http.Request) error {
 		if slices.Contains(known, name) {
 			continue
 		}
-		hint := ", there are none here"
-		if near := text.Nearest(strings.ToLower(name), known, 2); near != "" {
-			hint = ", did you mean " + near + "?"
-		} else if len(known) > 0 {
-			hint = ", there are " + strings.Join(known, ", ")
+		reason := strconv.Quote(clip(name)) + ": no such parameter"
+		// Short names are near to very much.
+		if near := text.Nearest(strings.ToLower(name), known, min(2, len(name)/3)); near != "" {
+			reasons = append(reasons, reason+", did you mean "+near+"?")
+		} else if found.method != http.MethodGet {
+			reasons = append(reasons, reason)
 		}
-		reasons = append(reasons, strconv.Quote(clip(name))+": no such parameter"+hint)
 	}
 	if len(reasons) > 0 {
 		return badRequest(reasons...)
