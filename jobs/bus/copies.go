@@ -50,7 +50,7 @@ func (c *Client) inspectCopies(ctx context.Context, info *jetstream.StreamInfo, 
 			readers = append(readers, stream)
 		}
 	})
-	if err != nil && !errors.Is(err, ErrPermission) {
+	if err != nil && !errors.Is(c.Explain("list consumers", err), ErrPermission) {
 		return slices.Clone(seen.found)
 	}
 	seen = seenCopies{created: info.Created, consumers: info.State.Consumers, at: time.Now()}
