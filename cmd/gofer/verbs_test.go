@@ -15,7 +15,8 @@ func TestMisspeltFlagsAndVerbsNameTheOneThatWasMeant(t *testing.T) {
 		"submit -x http://p.test:1 http://a.test/": "did you mean --proxy ID, a proxy of the pool", "submit -o x http://a.test/": "did you mean --output DIR?",
 		"submit --data-raw x http://a.test/": "did you mean -d DATA?", "submit -A x http://a.test/": "did you mean -H 'User-Agent: …'?", "cancel -f a": "did you mean --yes?",
 		"results --follow": "without an ID it follows by itself", "events --since 1h": "--all begins with the events that are kept", "cancel --all": "name jobs by --queue",
-		"cancel": "name IDs, or jobs by a flag", "dead rm 1": "did you mean purge?", "dead retry 1": "did you mean replay?", "proxies remove a": "did you mean rm?", "policy get": "did you mean show?",
+		"submit -L http://a.test/": "redirects are followed",
+		"cancel":                   "name IDs, or jobs by a flag", "dead rm 1": "did you mean purge?", "dead retry 1": "did you mean replay?", "proxies remove a": "did you mean rm?", "policy get": "did you mean show?",
 		"rm a":  "did you mean cancel?",
 		"retry": "did you mean dead replay?", "completion tcsh": `no verb "tcsh"`, "jobs ls --state failed": "gofer results lists the jobs that have ended",
 	} {
