@@ -114,8 +114,8 @@ func ask(meant, note string) string {
 	return ", did you mean " + meant + "?"
 }
 
-// NearURL returns text with "http://" or "https://" in place of a beginning that is spelt nearly so, such as "htp://", "http//" or
-// "http:"; empty if its beginning is not near.
+// NearURL returns text with "http://" or "https://" in place of a beginning that is spelt nearly so, such as "htp://", "http//"
+// or "http:"; empty if its beginning is not near.
 func NearURL(text string) string {
 	if written, meant := misspeltScheme(text); meant != "" {
 		return meant + text[len(written):]

@@ -13,8 +13,8 @@ import (
 	"github.com/gofer-mq/gofer/jobs/text"
 )
 
-// parameters are the query parameters of each operation, by method and path, as the document of the API has them. The names of the
-// variables are left out of a path.
+// parameters are the query parameters of each operation, by method and path, as the document of the API has them. The names of
+// the variables are left out of a path.
 type parameters map[string][]string
 
 // readParameters reads them from the document, so that the check never refuses what the document promises.
