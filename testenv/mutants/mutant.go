@@ -145,7 +145,7 @@ func firstFailure(out []byte) (string, error) {
 			return strings.Fields(name)[0], nil
 		case strings.HasPrefix(line, "panic: test timed out"), strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "fatal error: "):
 			panicked = line
-		case panicked != "" && strings.HasPrefix(line, "\tTest"):
+		case panicked != "" && strings.HasPrefix(strings.TrimLeft(line, "\t"), "Test"):
 			return strings.Fields(line)[0] + ", by its time limit", nil
 		}
 	}

@@ -64,7 +64,7 @@ func (s *suite) build(ctx context.Context, binary string, args ...string) error 
 func (s *suite) killer(ctx context.Context, binary string, mutant int, likely [][]string, patience time.Duration) (string, error) {
 	for _, names := range likely {
 		only := "-test.run=^(" + strings.Join(names, "|") + ")$"
-		if killer, err := s.runTests(ctx, binary, mutant, min(patience, time.Minute), only); killer != "" || err != nil {
+		if killer, err := s.runTests(ctx, binary, mutant, patience, only); killer != "" || err != nil {
 			return killer, err
 		}
 	}
