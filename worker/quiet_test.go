@@ -1,10 +1,14 @@
 package worker
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gofer-mq/gofer/jobs/bus"
 )
 
 // TestIdlePollsAreSpreadOverTheirRound has as many consumers as a worker may have. All of them begin to poll in the same moment.
@@ -75,4 +79,51 @@ func TestAQueueIsQuietWithoutWork(t *testing.T) {
 		s.endPull(idle, 0, true)
 		check("another queue has work", time.Second, 0)
 	})
+}
+
+// TestOnlyAQuietWorkerLeavesOutInspections: the first one is made at once, and one a second while there is work.
+func TestOnlyAQuietWorkerLeavesOutInspections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &Worker{cfg: Config{InspectInterval: time.Second}}
+		var isQuiet atomic.Bool
+		var inspected []time.Duration // since the start
+		begin := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		go w.watch(ctx, isQuiet.Load, 3, func(context.Context) { inspected = append(inspected, time.Since(begin)) })
+		time.Sleep(2500 * time.Millisecond)
+		isQuiet.Store(true)
+		time.Sleep(10 * time.Second)
+		isQuiet.Store(false)
+		time.Sleep(2 * time.Second)
+		cancel()
+		synctest.Wait()
+		if got, want := fmt.Sprint(inspected), "[0s 1s 2s 6s 10s 13s 14s]"; got != want {
+			t.Errorf("inspected after %s, want %s", got, want)
+		}
+	})
+}
+
+// TestAWorkerThatTakesNoJobsBecauseOfAFaultIsNotQuiet: it has to see soon that somebody has repaired it.
+func TestAWorkerThatTakesNoJobsBecauseOfAFaultIsNotQuiet(t *testing.T) {
+	t.Parallel()
+	full := bus.ErrResultsFull
+	for name, breakIt := range map[string]func(*Worker){
+		"no fault":             func(*Worker) {},
+		"the results are full": func(w *Worker) { w.resultsFull.Store(&full) },
+		"a stream is edited": func(w *Worker) {
+			w.streams.latest.Store(&bus.Streams{Differences: []bus.Difference{{Use: bus.Unusable}}})
+		},
+		"a consumer is not pulled": func(w *Worker) { w.pullers[0].lastError.set(bus.ErrNotAnswered) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &Worker{cfg: Config{InspectInterval: time.Second}, slots: newSlots(1)}
+			w.pullers = []*puller{{worker: w, slots: w.slots.add(1, 1)[0]}}
+			time.Sleep(time.Minute)
+			breakIt(w)
+			if got, want := w.isQuiet(), name == "no fault"; got != want {
+				t.Errorf("%s: the worker is quiet: %t, want %t", name, got, want)
+			}
+		})
+	}
 }

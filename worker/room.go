@@ -40,9 +40,10 @@ const (
 // errNoRoomToWait means that the server would drop the oldest scheduled job to store another one.
 var errNoRoomToWait = errors.New("there is no room for another waiting job")
 
-// storeInRoom calls store, which stores t as a scheduled job with this progress. It returns errNoRoomToWait instead if the server
-// would drop another scheduled job for it. It asks the server for each job only if the stream has a limit.
-func (w *Worker) storeInRoom(ctx context.Context, t *task, progress *jobs.Progress, store func(context.Context, *stream.Client) error) error {
+// storeInRoom calls store, which stores a job of so many bytes as a scheduled job with this progress, again if it was scheduled
+// before. It returns errNoRoomToWait instead if the server would drop another scheduled job for it. It asks the server for each
+// job only if the stream has a limit.
+func (w *Worker) storeInRoom(ctx context.Context, payload int, again bool, progress *jobs.Progress, store func(context.Context, *stream.Client) error) error {
 	known, err := w.knownFill(ctx)
 	if err != nil {
 		return err
@@ -54,13 +55,13 @@ func (w *Worker) storeInRoom(ctx context.Context, t *task, progress *jobs.Progre
 	if err != nil {
 		return err
 	}
-	size := int64(len(t.msg.Data()) + len(encoded) + waitingOverhead)
+	size := int64(payload + len(encoded) + waitingOverhead)
 	if known.HasFree(guardedBytes, guardedMsgs) {
-		if isFree, err := w.storeUnguarded(ctx, size, t.puller.dueJobs, store); isFree || err != nil {
+		if isFree, err := w.storeUnguarded(ctx, size, again, store); isFree || err != nil {
 			return err
 		}
 	}
-	return w.storeGuarded(ctx, size, t.puller.dueJobs, store)
+	return w.storeGuarded(ctx, size, again, store)
 }
 
 // storeUnguarded calls store for a job of size bytes if the stream has so much free room that no guard is needed. isFree reports

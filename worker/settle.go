@@ -180,7 +180,7 @@ func (w *Worker) storeWaiting(ctx context.Context, t *task, progress *jobs.Progr
 	// the details.
 	for _, p := range []*jobs.Progress{progress, progress.Brief()} {
 		ok, refusal = w.retryUntilSettled(ctx, t, s, func(ctx context.Context) error {
-			return w.storeInRoom(ctx, t, p, func(ctx context.Context, c *stream.Client) error { return store(ctx, c, p) })
+			return w.storeInRoom(ctx, len(t.msg.Data()), t.puller.dueJobs, p, func(ctx context.Context, c *stream.Client) error { return store(ctx, c, p) })
 		})
 		if errors.Is(refusal, errNoRoomToWait) {
 			w.handBackUntil(ctx, t, at)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -422,4 +423,38 @@ func (s *slots) busy() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.total - s.free
+}
+
+// TestPollsHoldAtMostAnEighthOfTheSlots has polls that a silent server does not answer, and a consumer that hands back what it
+// is granted.
+func TestPollsHoldAtMostAnEighthOfTheSlots(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(32)
+		consumers := s.add(1, 32)
+		busy := consumers[0]
+		s.endPull(busy, 0, true)
+		time.Sleep(2 * pollEvery)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var polls atomic.Int32
+		for _, c := range consumers[1:] {
+			go func() {
+				if _, ok := s.waitForGrant(ctx, c); ok && ctx.Err() == nil {
+					polls.Add(1)
+				}
+			}()
+		}
+		for range 100 {
+			synctest.Wait()
+			g, ok := s.waitForGrant(ctx, busy)
+			if !ok {
+				break
+			}
+			s.endPull(busy, g.slots(), true)
+		}
+		if got := polls.Load(); got != 4 {
+			t.Errorf("%d polls of idle consumers hold one of 32 slots each, want 4", got)
+		}
+	})
 }
