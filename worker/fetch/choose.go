@@ -84,6 +84,7 @@ func (r *run) waitForProxy(why string, retryAt time.Time) *jobs.RunOutcome {
 	if r.progress.WaitingSince.IsZero() {
 		r.progress.WaitingSince = now
 	}
+	r.progress.SiteSince = time.Time{} // its site let it through
 	r.startTime(now)
 	if now.Sub(r.progress.WaitingSince) >= r.f.cfg.MaxWait {
 		return r.failed(jobs.ErrNoProxy, why+", for "+r.f.cfg.MaxWait.String())

@@ -338,6 +338,26 @@ func TestANewSiteGetsItsShareAndItsJobsWait(t *testing.T) {
 	})
 }
 
+// TestAJobThatFindsNoProxyAfterItsSiteWaitsForAProxyOnly: people would look at the site, which lets the job through.
+func TestAJobThatFindsNoProxyAfterItsSiteWaitsForAProxyOnly(t *testing.T) {
+	inWeb(t, 2, func(w *web) {
+		for _, id := range []string{"p0", "p1"} {
+			w.pool.ForceOpen(id, time.Hour, "by hand")
+		}
+		o := w.do("http://new.test/", jobs.Progress{SiteSince: time.Now().Add(-time.Minute)})
+		if o.Kind != jobs.RunScheduled || !o.NoProxy || o.Wait != nil {
+			t.Fatalf("got %+v, want it to wait for a proxy", o)
+		}
+		header, err := o.Progress.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state, since, _ := jobs.StateOfWait(header); state != jobs.StateNoProxy || !since.Equal(time.Now()) {
+			t.Errorf("got %s since %s, want %s since now", state, since, jobs.StateNoProxy)
+		}
+	})
+}
+
 func TestAFailureCountsForTheSiteWhereTheAttemptEnded(t *testing.T) {
 	inWeb(t, 5, func(w *web) {
 		w.warm()

@@ -210,14 +210,18 @@ func (c *Counter) entryOf(job bus.WaitingJob) entry {
 		since, _ = time.Parse(time.RFC3339Nano, msg.Header.Get(jetstream.TimeStampHeaer)) // the server always sets it
 	}
 	e := entry{seq: job.Seq, until: unixSeconds(job.Until), since: unixSeconds(since), queue: uint8(c.queues.index(job.Queue)), state: stateIndex(state)}
-	switch state {
-	case jobs.StateSiteDown:
-		e.site = c.sites.index(msg.Header.Get(bus.HeaderSite))
-	// Only jobs that wait for a site have the header of the site.
-	case jobs.StateNoProxy:
+	if state != jobs.StateSiteDown && state != jobs.StateNoProxy {
+		return e
+	}
+	site := msg.Header.Get(bus.HeaderSite)
+	// Only jobs that the fleet releases have the header of the site. A worker that cannot reach the fleet stores others, too.
+	if site == "" {
 		if decoded, err := jobs.Decode(job.Queue, job.ID, msg.Data); err == nil {
-			e.site = c.sites.index(decoded.Target().Site())
+			site = decoded.Target().Site()
 		}
+	}
+	e.site = c.sites.index(site)
+	if state == jobs.StateNoProxy {
 		c.lastWaits[e.site] = lastWait{until: e.until, detail: progress.Why}
 	}
 	return e

@@ -285,6 +285,23 @@ func TestJobsThatWaitForOneThingAreOneReason(t *testing.T) {
 	}
 }
 
+// TestAJobThatWaitsForItsSiteUntilATimeNamesTheSite: a worker that cannot reach the fleet stores it without the header of its site.
+func TestAJobThatWaitsForItsSiteUntilATimeNamesTheSite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	since := time.Now().Add(-time.Minute).UTC().Truncate(time.Second)
+	_, err := w.stream.Schedule(w.soon(), "low", "a", []byte("http://new.test:8080/"), &jobs.Progress{SiteSince: since}, time.Now().Add(time.Hour))
+	w.must(err)
+	s := w.count(w.counter(waiting.Config{}))
+	i := slices.IndexFunc(s.Queues, func(q waiting.Queue) bool { return q.Queue == "low" })
+	if i < 0 || len(s.Queues[i].Reasons) != 1 {
+		t.Fatalf("got %+v, want a queue low with one reason", s.Queues)
+	}
+	if got := s.Queues[i].Reasons[0]; got.State != jobs.StateSiteDown || got.Site != "new.test:8080" || got.Jobs != 1 || !got.Since.Equal(since) {
+		t.Errorf("got %+v, want a job that waits for new.test:8080 since %s", got, since)
+	}
+}
+
 func TestAJobThatTheServerDoesNotReleaseIsOverdue(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
