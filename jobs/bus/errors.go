@@ -50,7 +50,7 @@ var (
 	// ErrNoStorage: the room for results ends at what the account, the server or its disk may hold. It is an ErrResultsFull.
 	ErrNoStorage = fmt.Errorf("%w: the storage of the account or of the server is used up", ErrResultsFull)
 	// ErrDeadLettersFull: there is no room for another dead letter.
-	ErrDeadLettersFull = errors.New("there is no room for dead letters, and failed jobs stay in their queues for it")
+	ErrDeadLettersFull = errors.New("there is no room for dead letters, so failed jobs stay in their queues")
 	// ErrBucketFull: there is no room in a bucket, for example for another proxy.
 	ErrBucketFull = errors.New("there is no room in the bucket")
 )

@@ -137,21 +137,6 @@ func (a *admin) operatorRoutes() []route {
 	}
 }
 
-// queueList answers with the queues of the fleet. Their counts are at most waiting.Stale old, so that many pages cause few
-// requests to NATS.
-func (a *admin) queueList(w http.ResponseWriter, r *http.Request) error {
-	if a.Operator.Queues == nil {
-		return notHere("the queues are not listed here")
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
-	defer cancel()
-	list, err := a.Operator.Queues(ctx)
-	if err != nil {
-		return err
-	}
-	return reply(w, list)
-}
-
 func (a *admin) pauseQueue(w http.ResponseWriter, r *http.Request) error {
 	return a.setPaused(w, r, a.Operator.PauseQueue, true)
 }

@@ -158,6 +158,30 @@ func TestDeadLettersAreListedGroupedReplayedAndPurged(t *testing.T) {
 	}
 }
 
+// TestAListOfQueuesIsAsLongAsItsLimit: without the parameter no queue is left out.
+func TestAListOfQueuesIsAsLongAsItsLimit(t *testing.T) {
+	w := newWorker(t, func(c *admin.Config) {
+		c.Operator.Queues = func(context.Context) (any, error) {
+			queues := []map[string]string{{"queue": "default"}, {"queue": "low"}, {"queue": "misspelt"}}
+			return map[string]any{"queues": queues, "unread": 7}, nil
+		}
+	})
+	for query, want := range map[string]string{
+		"":            `{"queues":[{"queue":"default"},{"queue":"low"},{"queue":"misspelt"}],"unread":7}`,
+		"?limit=2":    `{"queues":[{"queue":"default"},{"queue":"low"}],"unread":7}`,
+		"?limit=1000": `{"queues":[{"queue":"default"},{"queue":"low"},{"queue":"misspelt"}],"unread":7}`,
+	} {
+		if answer := w.do(request("GET", "/api/v1/queues"+query, "")); answer.Code != http.StatusOK || strings.TrimSpace(answer.Body.String()) != want {
+			t.Errorf("%q: got %d, %s; want 200, %s", query, answer.Code, answer.Body, want)
+		}
+	}
+	for _, query := range []string{"?limit=0", "?limit=1001", "?limit=", "?limit=x"} {
+		if answer := w.do(request("GET", "/api/v1/queues"+query, "")); answer.Code != http.StatusBadRequest {
+			t.Errorf("%q: got %d, want 400", query, answer.Code)
+		}
+	}
+}
+
 // TestManyDeadLettersAreChangedAsTheyAreRead: an error in the middle leaves done what was done, and says how much. Whole queues
 // are purged in one request, and letters that are named by numbers are not looked for.
 func TestManyDeadLettersAreChangedAsTheyAreRead(t *testing.T) {
