@@ -12,8 +12,9 @@ const (
 	StateSiteDown = "site_down"
 )
 
-// NoProxyRemedy says what helps jobs in the state StateNoProxy. The command line, the page and gofer doctor say it alike.
-const NoProxyRemedy = "gofer proxies ls says what is the matter with each proxy; those that work again are used at once after gofer breakers reset --all; gofer proxies add URL adds another one"
+// NoProxyRemedy says what helps jobs in the state StateNoProxy. The command line, the page and gofer doctor say it alike. A reset
+// ends no cooldown at a site.
+const NoProxyRemedy = "gofer proxies ls says what is the matter with each proxy; if those with open breakers work again, gofer breakers reset --all closes these; gofer proxies add URL adds another one; cooldowns at a site end by themselves"
 
 // StateOfWait is the state of a job that waits with the value of HeaderProgress, since when it is in it, and the progress. Since
 // is zero if only the time at which the message was stored tells. A job whose progress cannot be read is found to be invalid at

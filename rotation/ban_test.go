@@ -55,6 +55,12 @@ func TestABanCoolsAPairDownForJobsOfTheSameRuleOnly(t *testing.T) {
 		if !ok || time.Until(none.RetryAt) != 5*time.Minute {
 			t.Errorf("pick by the rule: %v in %v, want that it may be tried in five minutes", err, time.Until(none.RetryAt))
 		}
+		for _, id := range []string{"p0", "p1", "p2"} {
+			p.Reset(id) // of the breaker, as jobs.NoProxyRemedy says
+		}
+		if got := used(t, p, rotation.Need{Host: host, Ban: mine}); len(got) != 0 {
+			t.Errorf("after a reset: got %v, want none", got)
+		}
 		time.Sleep(5 * time.Minute)
 		if got := used(t, p, rotation.Need{Host: host, Ban: mine}); len(got) != 3 {
 			t.Errorf("five minutes later: %v, want all", got)

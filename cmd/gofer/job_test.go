@@ -241,6 +241,9 @@ func TestAJobWithoutAProxyNamesTheRemediesOfEveryPlace(t *testing.T) {
 	if got, want := waits.waitLine(), "the pool has no proxies; "+jobs.NoProxyRemedy; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if !strings.Contains(jobs.NoProxyRemedy, "cooldowns at a site end by themselves") {
+		t.Errorf("the remedy promises that a reset ends a cooldown: %q", jobs.NoProxyRemedy)
+	}
 	for _, verb := range []string{"proxies ls", "breakers reset --all", "proxies add"} {
 		if code, _, _ := gofer(t, "", append(strings.Fields(verb), "--help")...); code != exitOK || !strings.Contains(jobs.NoProxyRemedy, "gofer "+verb) {
 			t.Errorf("gofer %s: exit %d, and the remedy is %q", verb, code, jobs.NoProxyRemedy)

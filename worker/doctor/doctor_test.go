@@ -310,7 +310,7 @@ func TestEachWorkerIsReadyOrSaysWhyNot(t *testing.T) {
 	}
 	p.worker(control.Status{Worker: "w8", Reasons: []string{"draining: draining"}, Draining: true})
 	lines = p.examine()
-	p.finds(lines, "false worker w2, w3, w4, w5, w6 and 1 more: not ready, so it takes no jobs: proxies: no proxy is configured: set GOFER_PROXIES")
+	p.finds(lines, "false worker w2, w3, w4, w5, w6 and 1 more: not ready: proxies: no proxy is configured: set GOFER_PROXIES")
 	p.finds(lines, "true worker w8: draining")
 	p.lacks(lines, "false worker w8")
 }

@@ -43,7 +43,7 @@ func Unready(list []control.Status) (out []Finding) {
 	})
 	delete(groups, "")
 	for _, reasons := range slices.Sorted(maps.Keys(groups)) {
-		out = append(out, Finding{"worker " + some(groups[reasons]), false, "not ready, so it takes no jobs: " + strings.TrimSuffix(reasons, "; ")})
+		out = append(out, Finding{"worker " + some(groups[reasons]), false, "not ready: " + strings.TrimSuffix(reasons, "; ")})
 	}
 	if draining := by(list, func(w *control.Status) string { return fmt.Sprint(w.Draining) })["true"]; len(draining) > 0 {
 		out = append(out, Finding{"worker " + some(draining), true, "draining: it ends when its jobs have"})
