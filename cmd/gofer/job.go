@@ -199,7 +199,7 @@ func waitSentence(m client.Moment) string {
 	case d <= 0:
 		text = "is tried again at once"
 	default:
-		text += fmt.Sprintf(" for %s, until %s", shortDuration(d), m.Until.UTC().Format("15:04:05.000Z"))
+		text += fmt.Sprintf(" for %s, until %s", shortDuration(d), clockTime(m.Until, m.At))
 	}
 	switch m.Kind {
 	case jobs.RetryInline:
@@ -208,7 +208,7 @@ func waitSentence(m client.Moment) string {
 		text += ", in the stream"
 	}
 	if !m.Overdue.IsZero() {
-		text += fmt.Sprintf(", overdue since %s: the server has not released it, a worker does within two minutes", m.Overdue.UTC().Format("15:04:05.000Z"))
+		text += fmt.Sprintf(", overdue since %s: the server has not released it, a worker does within two minutes", clockTime(m.Overdue, m.At))
 	}
 	return text
 }

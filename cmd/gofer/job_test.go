@@ -235,6 +235,24 @@ func TestTheLetterOfAnInvalidJobIsNotSaidToRunAgain(t *testing.T) {
 	}
 }
 
+// TestAWaitThatEndsOnAnotherDayNamesTheDay: a not_before may be weeks away.
+func TestAWaitThatEndsOnAnotherDayNamesTheDay(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2030, 1, 2, 15, 4, 5, 0, time.UTC)
+	for until, want := range map[time.Time]string{
+		at.Add(time.Hour):      "until 16:04:05.000Z,",
+		at.Add(24 * time.Hour): "until 2030-01-03T15:04:05.000Z,",
+	} {
+		if got := waitSentence(client.Moment{At: at, Until: until, Kind: jobs.RetryScheduled}); !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q in it", got, want)
+		}
+	}
+	waits := story{Story: client.Story{Waiting: &client.Wait{Why: jobs.StateDelayed, Detail: "it waits", Until: at.AddDate(100, 0, 0)}}}
+	if got, want := waits.waitLine(), "it waits, the next try is at 2130-01-02T15:04:05.000Z"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestAJobWithoutAProxyNamesTheRemediesOfEveryPlace(t *testing.T) {
 	t.Parallel()
 	waits := story{Story: client.Story{Waiting: &client.Wait{Why: jobs.StateNoProxy, Detail: "the pool has no proxies"}}}

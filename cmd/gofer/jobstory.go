@@ -150,7 +150,7 @@ func (t *story) waitLine() string {
 		next = "test"
 	}
 	if !w.Until.IsZero() {
-		text += ", the next " + next + " is at " + w.Until.UTC().Format("15:04:05.000Z")
+		text += ", the next " + next + " is at " + clockTime(w.Until, time.Now())
 	}
 	switch w.Why {
 	case jobs.StateSiteDown:

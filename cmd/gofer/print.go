@@ -276,6 +276,15 @@ func shortDuration(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
+// clockTime is a moment of a sentence that is about another moment, or about now: without its day if both are of one day.
+func clockTime(t, about time.Time) string {
+	const day = "2006-01-02T"
+	if t = t.UTC(); t.Format(day) == about.UTC().Format(day) {
+		return t.Format("15:04:05.000Z")
+	}
+	return t.Format(day + "15:04:05.000Z")
+}
+
 // milliseconds rounds a duration for tables.
 func milliseconds(d jobs.Duration) time.Duration { return d.Std().Round(time.Millisecond) }
 
