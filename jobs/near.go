@@ -54,6 +54,10 @@ func suggestion(name string, field func(name string) any) string {
 		}
 		return ": the subject of the message names queue and id"
 	}
+	// In proxy it is the address of the proxy that is written so, and not that of the page.
+	if field("region_strict") != nil && slices.Contains(strings.Fields("url uri link href address server host name"), word) {
+		return ask("id", "the id of a proxy of the pool")
+	}
 	var here []string
 	elsewhere := ""
 	for _, table := range []struct {
