@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -42,6 +43,30 @@ func TestAMemberWithTheNameOfAnotherToolIsExplained(t *testing.T) {
 	}
 	if _, err := jobs.DecodePolicy([]byte(`{"statuses":[403]}`), jobs.DefaultPolicy()); err == nil || strings.Contains(err.Error(), "did you mean") {
 		t.Errorf("a policy with a member of a job: got %v, want no hint", err)
+	}
+}
+
+// TestManyUnknownMembersCostLittle: a crafted payload has a hundred thousand of them, and only the first fifty reasons are kept.
+func TestManyUnknownMembersCostLittle(t *testing.T) {
+	const n = 2000
+	members := func(prefix string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `"%s%04d":1,`, prefix, i)
+		}
+		return b.String()
+	}
+	for _, payload := range []string{
+		`{` + members("x") + `"maxRetries":1,"url":"http://a.test/"}`, `{"url":"http://a.test/","proxy":{` + members("x") + `"country":"DE"}}`,
+	} {
+		var err error
+		allocated := testing.AllocsPerRun(1, func() { _, err = decode(payload) })
+		if err == nil || !strings.Contains(err.Error(), "did you mean ") {
+			t.Errorf("got %v, want a hint for the first ones", err)
+		}
+		if allocated > 200*n { // a hint costs more than a thousand
+			t.Errorf("%.0f allocations for %d members", allocated, n)
+		}
 	}
 }
 

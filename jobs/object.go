@@ -22,10 +22,16 @@ const notObject = "not a JSON object"
 // first of these, ignores the case of names and lets the last of two win. Null is as good as absent.
 func decodeObject(data []byte, field func(name string) any) []string {
 	// Unknown fields are refused, because a misspelt one would silently not be applied.
-	return members(data, func(name string, value json.RawMessage) []string {
+	var unknown map[string]string // names, by their reasons; nil for nearly every job
+	reasons := members(data, func(name string, value json.RawMessage) []string {
 		target := field(name)
 		if target == nil {
-			return []string{quoted(name) + ": unknown field" + suggestion(name, field)}
+			if unknown == nil {
+				unknown = map[string]string{}
+			}
+			reason := quoted(name) + ": unknown field"
+			unknown[reason] = name
+			return []string{reason}
 		}
 		if isNull(value) {
 			return nil
@@ -35,6 +41,13 @@ func decodeObject(data []byte, field func(name string) any) []string {
 		}
 		return nil
 	})
+	// A search for what was meant costs much, and a crafted payload has a hundred thousand names: only those that are listed get one.
+	for i, reason := range reasons[:min(len(reasons), maxReasons)] {
+		if name, ok := unknown[reason]; ok {
+			reasons[i] += suggestion(name, field)
+		}
+	}
+	return reasons
 }
 
 // members reads a JSON object, has use take each of its members, and sorts what is wrong with them. use may be called twice for
