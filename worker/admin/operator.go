@@ -303,12 +303,16 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// readBody decodes the JSON object of a request. An unknown member is answered with 400, because a misspelt filter
-// would select other letters.
+// readBody decodes the JSON object of a request; without a body, an empty object. An unknown member is answered with 400, because
+// a misspelt filter would select other letters.
 func readBody(r *http.Request, into any) error {
 	data, err := readDocument(r.Body)
 	if err != nil {
 		return err
+	}
+	// The caller says what an object without members lacks.
+	if len(bytes.TrimSpace(data)) == 0 {
+		data = []byte("{}")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()

@@ -142,7 +142,7 @@ func TestDeadLettersAreListedGroupedReplayedAndPurged(t *testing.T) {
 		{"POST", "/api/v1/dead/purge", `{"all":true}`, 200, `{"count":3}`},
 		{"POST", "/api/v1/dead/purge", `{"site":"B.test.:443"}`, 200, `{"count":1}`},
 		{"POST", "/api/v1/dead/purge", `{"seqs":[]}`, 200, `{"count":0}`},
-		{"POST", "/api/v1/dead/purge", "", 400, ""},
+		{"POST", "/api/v1/dead/purge", "", 400, `{"error":"invalid_request","message":"name the letters by queue, site, reason or seqs, or write {\"all\": true}","details":["name the letters by queue, site, reason or seqs, or write {\"all\": true}"]}`},
 		{"POST", "/api/v1/dead/purge", "{}", 400, ""},
 		{"POST", "/api/v1/dead/purge", `{"site":"http://b.test/"}`, 400, ""},
 		{"POST", "/api/v1/dead/purge", `{"all":true,"queue":"low"}`, 400, ""},
