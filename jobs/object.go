@@ -41,7 +41,8 @@ func decodeObject(data []byte, field func(name string) any) []string {
 		}
 		return nil
 	})
-	// A search for what was meant costs much, and a crafted payload has a hundred thousand names: only those that are listed get one.
+	// A search for what was meant costs much, and a crafted payload has a hundred thousand names: only those that are listed get
+	// one.
 	for i, reason := range reasons[:min(len(reasons), maxReasons)] {
 		if name, ok := unknown[reason]; ok {
 			reasons[i] += suggestion(name, field)
