@@ -95,7 +95,7 @@ export async function queues(page, token) {
   wrong.push(...await cell(page, "queues", "low", 1, "paused"));
   await press(page, '#queues tr[data-key="low"] button[data-act=resume]');
   await agree(page, token);
-  return [...wrong, ...await outcome(page, "^Queue low goes on"), ...await cell(page, "queues", "low", 1, "served")];
+  return [...wrong, ...await outcome(page, "^Queue low is resumed"), ...await cell(page, "queues", "low", 1, "served")];
 }
 
 export async function proxy(page, token, id) {

@@ -81,10 +81,10 @@ func (w *world) check(node, chromium string, use func(finding)) {
 	}, use)
 }
 
-// runScript runs a script to its end, at most four minutes, and hands over what it finds while it runs.
+// runScript runs a script to its end, at most eight minutes, and hands over what it finds while it runs.
 func runScript(t *testing.T, args, env []string, use func(finding)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*testenv.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*testenv.Patience)
 	defer cancel()
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)

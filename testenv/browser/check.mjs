@@ -168,7 +168,7 @@ async function lookAt(page, { scheme, width, height }) {
   await page.emulateMedia({ colorScheme: scheme });
   await page.setViewportSize({ width, height });
   await page.waitForFunction((width) => document.querySelector("#chart canvas")?.clientWidth < width, width);
-  await page.screenshot({ path: join(outDir, `console-${scheme}-${width}.png`), fullPage: true });
+  await page.screenshot({ path: join(outDir, `console-${scheme}-${width}.png`), fullPage: true, timeout: 120_000 });
   tell(`in ${scheme} at ${width} px nothing needs a sideways scroll`, await tooWide(page));
   tell(`in ${scheme} at ${width} px axe finds nothing serious`, await barriers(page));
 }
@@ -184,7 +184,7 @@ async function lookAtPlayed(snapshot, { scheme, width, height }, ready) {
 
 async function lookAtFleet(look) {
   const page = await lookAtPlayed(fleet(), look, () => document.querySelectorAll("#failures tr").length === 10);
-  await page.screenshot({ path: join(outDir, `fleet-${look.scheme}-${look.width}.png`), fullPage: true });
+  await page.screenshot({ path: join(outDir, `fleet-${look.scheme}-${look.width}.png`), fullPage: true, timeout: 120_000 });
   tell(`what a large fleet has more of is told in ${look.scheme} at ${look.width} px`, await leftOut(page));
   tell(`a large fleet's numbers fit in ${look.scheme} at ${look.width} px`, await tooWide(page));
   await page.close();
@@ -192,7 +192,7 @@ async function lookAtFleet(look) {
 
 async function lookAtEmpty(look) {
   const page = await lookAtPlayed(empty(), look, () => document.getElementById("health").textContent.includes("not healthy"));
-  await page.screenshot({ path: join(outDir, `empty-${look.scheme}-${look.width}.png`), fullPage: true });
+  await page.screenshot({ path: join(outDir, `empty-${look.scheme}-${look.width}.png`), fullPage: true, timeout: 120_000 });
   const help = await page.textContent("#no-proxies");
   const wrong = await page.locator("#no-proxies").isVisible() && help.includes("gofer proxies add") ? [] : ["nothing says how to add a proxy"];
   tell(`a worker without proxies says what to do in ${look.scheme} at ${look.width} px`, [...wrong, ...await tooWide(page), ...await barriers(page)]);
@@ -258,7 +258,7 @@ async function seeSilence(page) {
   const link = (text) => met(page, `the link is said to be ${text}`, (text) => document.getElementById("link").textContent.startsWith(text), text);
   say({ ask: "freeze the worker" });
   const wrong = await link("no connection");
-  await page.screenshot({ path: join(outDir, "silent.png"), fullPage: true });
+  await page.screenshot({ path: join(outDir, "silent.png"), fullPage: true, timeout: 120_000 });
   const news = await page.textContent("#news");
   if (!news.includes("lost")) wrong.push(`a screen reader is told ${JSON.stringify(news)}`);
   const stale = await page.evaluate(() => ({ link: document.getElementById("link").textContent, title: document.title, faded: document.querySelector("main").className }));
