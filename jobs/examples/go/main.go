@@ -1,9 +1,7 @@
 // Command go is a client of gofer in Go. It submits jobs with headers and a session, waits for their results, reads a large body
-// from the object store, follows results with a durable consumer, and replays a dead letter.
-//
-//	go run ./jobs/examples/go nats://127.0.0.1:4222 http://SITE
-//
-// The site needs the paths /ok, /bytes/600000 with so many bytes, and /status/503 with that status.
+// from the object store, follows results with a durable consumer, and replays a dead letter. Run it in the clone by
+// go run ./jobs/examples/go nats://127.0.0.1:4222 http://SITE. The site needs the paths /ok, /bytes/600000 with so many bytes, and
+// /status/503 with that status.
 package main
 
 import (
